@@ -52,7 +52,7 @@ func testBytes(t *testing.T, h Harness) {
 		wantNothing(t, r)
 	}
 	check(s)
-	check(reopen(t, h).Stream(bus.Events))
+	check(h.Reopen().Stream(bus.Events))
 }
 
 // oddKeys are keys that a store could be tempted to read as syntax.
@@ -90,7 +90,7 @@ func testAppendKeys(t *testing.T, h Harness) {
 		}
 	}
 	check(s)
-	check(reopen(t, h).Stream(bus.Backlog))
+	check(h.Reopen().Stream(bus.Backlog))
 	_, err := s.Append(within(t), strings.Repeat("k", 256), raw([]string{"x"}))
 	if err == nil {
 		t.Fatal("a key of 256 bytes was taken")
@@ -126,7 +126,7 @@ func testNumbersNotReused(t *testing.T, h Harness) {
 	if err := s.Remove(within(t), 12); err != nil {
 		t.Fatal(err)
 	}
-	s = reopen(t, h).Stream(bus.Retries)
+	s = h.Reopen().Stream(bus.Retries)
 	wantInfo(t, s, 13, 12, 0)
 	if seq := add(t, s, "a", "x"); seq != 13 {
 		t.Fatalf("after emptying and reopening: got %d, want 13", seq)

@@ -68,7 +68,7 @@ func testStateKeys(t *testing.T, h Harness) {
 		wantStateKeys(t, h.Log, "lane", "lane", "lane.a", "lane.b", "lanes.x")
 		wantStateKeys(t, h.Log, "lane.", "lane.a", "lane.b")
 		wantStateKeys(t, h.Log, "nothing")
-		h.Log = reopen(t, h)
+		h.Log = h.Reopen()
 	}
 }
 
@@ -77,7 +77,7 @@ func testStateReopen(t *testing.T, h Harness) {
 		put(t, h.Log, fmt.Sprint("k", i%10), fmt.Append(nil, i))
 	}
 	put(t, h.Log, "k3", nil)
-	l := reopen(t, h)
+	l := h.Reopen()
 	for i := range 10 {
 		if i != 3 {
 			wantState(t, l, fmt.Sprint("k", i), fmt.Sprint(40+i))
@@ -106,7 +106,7 @@ func testReopen(t *testing.T, h Harness) {
 		t.Fatalf("the id of a stream is %q, then %q", id, s.ID())
 	}
 	addN(t, s, "a", "e", 5)
-	s = reopen(t, h).Stream(bus.Events)
+	s = h.Reopen().Stream(bus.Events)
 	if s.ID() != id {
 		t.Fatalf("the id changed from %s to %s", id, s.ID())
 	}

@@ -213,7 +213,7 @@ func testReadLong(t *testing.T, h Harness) {
 	for range large {
 		add(t, s, "", big)
 	}
-	r := read(t, reopen(t, h).Stream(bus.Events), "", 1)
+	r := read(t, h.Reopen().Stream(bus.Events), "", 1)
 	for i := range small {
 		wantNext(t, r, uint64(i+1), "", fmt.Sprint(i))
 	}

@@ -23,7 +23,7 @@ func testRemove(t *testing.T, h Harness) {
 	wantInfo(t, s, 3, 10, 7)
 	_, err := s.Get(ctx, 5)
 	wantErr(t, "Get of a removed pack", err, bus.ErrNotFound)
-	s = reopen(t, h).Stream(bus.Retries)
+	s = h.Reopen().Stream(bus.Retries)
 	wantInfo(t, s, 3, 10, 7)
 	wantSeqs(t, s, "", 0, 3, 4, 6, 7, 8, 9, 10)
 }
@@ -65,7 +65,7 @@ func testTrim(t *testing.T, h Harness) {
 	if err := s.Trim(ctx, "", 3); err != nil {
 		t.Fatalf("trimming what is gone: %v", err)
 	}
-	s = reopen(t, h).Stream(bus.Events)
+	s = h.Reopen().Stream(bus.Events)
 	wantInfo(t, s, 6, 10, 5)
 	wantSeqs(t, s, "", 0, 6, 7, 8, 9, 10)
 }
@@ -93,7 +93,7 @@ func testTrimKey(t *testing.T, h Harness) {
 	if err := s.Trim(ctx, "nobody", 100); err != nil {
 		t.Fatal(err)
 	}
-	s = reopen(t, h).Stream(bus.Backlog)
+	s = h.Reopen().Stream(bus.Backlog)
 	wantSeqs(t, s, "", 0, 4, 6, 7, 8, 9, 10)
 	wantSeqs(t, s, "a", 0, 7, 9)
 	wantKeys(t, s, map[string]int{"a": 2, "b": 4})
@@ -118,7 +118,7 @@ func testTrimAll(t *testing.T, h Harness) {
 	if err := s.Trim(ctx, "a", 1000); err != nil {
 		t.Fatal(err)
 	}
-	s = reopen(t, h).Stream(bus.Backlog)
+	s = h.Reopen().Stream(bus.Backlog)
 	if seq := add(t, s, "a", "x"); seq != 8 {
 		t.Fatalf("after trimming and reopening: got %d, want 8", seq)
 	}
@@ -172,7 +172,7 @@ func testStreamsApart(t *testing.T, h Harness) {
 	if err := h.Log.Stream(bus.Retries).Trim(within(t), "k", 3); err != nil {
 		t.Fatal(err)
 	}
-	l := reopen(t, h)
+	l := h.Reopen()
 	ids := map[string]bool{}
 	for i, name := range bus.StreamNames() {
 		s := l.Stream(name)
