@@ -1,9 +1,7 @@
 package bus
 
 import (
-	"encoding/json"
 	"fmt"
-	"math"
 	"mime"
 	"net/url"
 	"slices"
@@ -11,8 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/tidwall/gjson"
 )
 
 // SpecVersion is the only CloudEvents version there is a wire form for here.
@@ -71,6 +67,12 @@ func (e *AttributeError) Error() string { return e.Name + ": " + e.Msg }
 // gives both away. A missing specversion is filled in; everything else that
 // CloudEvents 1.0.2 asks for is checked and answered with an *AttributeError.
 func NewEvent(attrs []Attr, data []byte) (Event, error) {
+	return newEvent(attrs, data, false)
+}
+
+// newEvent is NewEvent; valid means that data is known to be JSON and need not
+// be checked again.
+func newEvent(attrs []Attr, data []byte, valid bool) (Event, error) {
 	attrs, err := arrange(attrs)
 	if err != nil {
 		return Event{}, err
@@ -80,9 +82,16 @@ func NewEvent(attrs []Attr, data []byte) (Event, error) {
 			return Event{}, err
 		}
 	}
-	e := Event{attrs: attrs, data: data}
-	e.json, err = e.holdsJSON()
-	return e, err
+	if len(data) == 0 {
+		return Event{attrs: attrs}, nil
+	}
+	e := Event{attrs: attrs, data: data, json: valid}
+	if !valid {
+		if e.json, err = e.holdsJSON(); err != nil {
+			return Event{}, err
+		}
+	}
+	return e, nil
 }
 
 // arrange brings the attributes into the order that Event keeps and checks that
@@ -135,6 +144,9 @@ func (a *Attr) check() error {
 		return err
 	}
 	fail := func(msg string) error { return &AttributeError{a.Name, msg} }
+	if a.Kind != String && isCore(a.Name) {
+		return fail("is a text, not a number or a boolean: put it in quotes")
+	}
 	switch a.Name {
 	case "specversion":
 		if a.Value != SpecVersion {
@@ -156,7 +168,8 @@ func (a *Attr) check() error {
 			return fail("is not an absolute URI: " + a.Value)
 		}
 	case "time":
-		if _, err := time.Parse(time.RFC3339Nano, a.Value); err != nil {
+		// Parse would take "1:04" for an hour and a comma for the point.
+		if err := new(time.Time).UnmarshalText([]byte(a.Value)); err != nil {
 			return fail("is not an RFC 3339 timestamp such as 2026-01-02T15:04:05Z: " + a.Value)
 		}
 	case "datacontenttype":
@@ -165,6 +178,16 @@ func (a *Attr) check() error {
 		}
 	}
 	return nil
+}
+
+// isCore tells whether CloudEvents itself defines the attribute: all of those are
+// strings.
+func isCore(name string) bool {
+	switch name {
+	case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema":
+		return true
+	}
+	return false
 }
 
 func checkName(name string) error {
@@ -201,8 +224,9 @@ func (a *Attr) checkKind() error {
 	case String:
 		return nil
 	case Integer:
-		n, err := strconv.ParseInt(a.Value, 10, 64)
-		if err == nil && n >= math.MinInt32 && n <= math.MaxInt32 {
+		// Canonical, because the text goes into JSON as it is: no +1, no 007.
+		n, err := strconv.ParseInt(a.Value, 10, 32)
+		if err == nil && strconv.FormatInt(n, 10) == a.Value {
 			return nil
 		}
 		return &AttributeError{a.Name, "is not a 32-bit integer: " + a.Value}
@@ -218,29 +242,17 @@ func (a *Attr) checkKind() error {
 // holdsJSON tells whether the data is JSON. Data that is declared to be JSON and
 // is not is refused here, so that nothing behind the door has to expect it.
 func (e *Event) holdsJSON() (bool, error) {
-	if len(e.data) == 0 {
-		return false, nil
-	}
 	ct, declared := e.Lookup("datacontenttype")
 	if declared && !IsJSON(ct) {
 		return false, nil
 	}
-	if gjson.ValidBytes(e.data) {
+	if ValidJSON(e.data) {
 		return true, nil
 	}
 	if !declared {
 		return false, nil
 	}
 	return false, &AttributeError{"data", "is not valid JSON although datacontenttype says " + ct + ": " + jsonFault(e.data)}
-}
-
-func jsonFault(data []byte) string {
-	var v json.RawMessage
-	err := json.Unmarshal(data, &v)
-	if syntax, ok := err.(*json.SyntaxError); ok {
-		return fmt.Sprintf("%s at byte %d", syntax.Error(), syntax.Offset)
-	}
-	return "invalid encoding"
 }
 
 // IsJSON tells whether a media type is JSON: application/json, text/json or any
