@@ -95,6 +95,10 @@ type Reader interface {
 	// A pack that cannot be read whole comes with nil in place of each lost
 	// record, never as silence.
 	Next(ctx context.Context) (Pack, error)
+	// TryNext is Next for a pack that is there already: ok is false, at once, when
+	// none is left to read now. A reader that went through all of a stream this
+	// way has seen every pack that was there when it was opened.
+	TryNext(ctx context.Context) (p Pack, ok bool, err error)
 	// Close releases the reader. It may be called twice.
 	Close() error
 }

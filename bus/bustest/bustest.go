@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"get/not found", testGetNotFound},
 		{"read/waits", testReadWaits},
 		{"read/from the middle", testReadFrom},
+		{"read/what is there now", testTryNext},
 		{"read/of one key", testReadKey},
 		{"read/of one key waits", testReadKeyWaits},
 		{"read/many readers", testManyReaders},

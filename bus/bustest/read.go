@@ -71,6 +71,36 @@ func testReadFrom(t *testing.T, h Harness) {
 	wantNext(t, ahead, 13, "", "later2")
 }
 
+func testTryNext(t *testing.T, h Harness) {
+	s := h.Log.Stream(bus.Backlog)
+	addN(t, s, "a", "e", 3)
+	addN(t, s, "b", "f", 2)
+	if err := s.Remove(within(t), 2, 5); err != nil {
+		t.Fatal(err)
+	}
+	drain := func(r bus.Reader) (seqs []uint64) {
+		for {
+			p, ok, err := r.TryNext(within(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				return seqs
+			}
+			seqs = append(seqs, p.Seq)
+		}
+	}
+	all, one, none := read(t, s, "", 0), read(t, s, "a", 2), read(t, s, "c", 0)
+	if got := fmt.Sprint(drain(all), drain(one), drain(none)); got != "[1 3 4] [3] []" {
+		t.Fatalf("TryNext gave the packs %s, want [1 3 4] [3] []", got)
+	}
+	seq := add(t, s, "a", "later")
+	wantNext(t, one, seq, "a", "later")
+	if got := fmt.Sprint(drain(all), drain(one)); got != fmt.Sprintf("[%d] []", seq) {
+		t.Fatalf("TryNext after an append gave the packs %s, want [%d] []", got, seq)
+	}
+}
+
 func testReadKey(t *testing.T, h Harness) {
 	s := h.Log.Stream(bus.Backlog)
 	want := map[string][]uint64{}

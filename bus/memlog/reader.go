@@ -40,6 +40,23 @@ func (r *reader) Next(ctx context.Context) (bus.Pack, error) {
 	return *p, nil
 }
 
+// TryNext implements bus.Reader.
+func (r *reader) TryNext(ctx context.Context) (p bus.Pack, ok bool, err error) {
+	l := r.stream.log
+	err = l.locked(func() error {
+		if l.closed || r.isClosed() {
+			return fmt.Errorf("memlog: reading %s: %w", r.stream.name, bus.ErrClosed)
+		}
+		ok = r.stream.find(r.key, r.next) != nil
+		return nil
+	})
+	if err != nil || !ok {
+		return bus.Pack{}, false, err
+	}
+	p, err = r.Next(ctx)
+	return p, err == nil, err
+}
+
 // wait gives the next pack once there is one.
 func (r *reader) wait(ctx context.Context) (*bus.Pack, error) {
 	l := r.stream.log
