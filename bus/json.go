@@ -62,6 +62,7 @@ func (e Event) appendData(dst []byte) []byte {
 	}
 	return gjson.AppendJSONString(dst, view(e.data))
 }
+
 // isText tells whether "data" carries the data without loss: it is JSON or declared
 // to be text, and in UTF-8.
 func (e Event) isText() bool {

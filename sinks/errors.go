@@ -1,0 +1,63 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Error is a failed delivery with what the sink knows about it. The policy of
+// bus/dispatch decides from it what happens next; errors.As finds it.
+type Error struct {
+	Err        error         // what failed
+	Permanent  bool          // another attempt is pointless
+	RetryAfter time.Duration // the far side asked to be left alone for so long; 0 when it did not
+	Status     int           // the answer's status in HTTP terms; 0 when there was no answer
+	Answer     []byte        // the start of the answer's body
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Permanent marks err as final: the delivery goes to the dead letters at once.
+// Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := describe(err)
+	e.Permanent = true
+	return e
+}
+
+// RetryAfter marks err as a request not to try again before after has passed.
+// RetryAfter(nil, …) is nil.
+func RetryAfter(err error, after time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	e := describe(err)
+	e.RetryAfter = after
+	return e
+}
+
+// Answered is the error of an answer with a status that is no success; the
+// verdict follows from the status. It keeps answer.
+func Answered(status int, answer []byte) error {
+	return &Error{Err: fmt.Errorf("answered %d", status), Status: status, Answer: answer}
+}
+
+// describe is a copy of the Error in err's chain, or a new one around err.
+func describe(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		c := *e
+		c.Err = err
+		if err == error(e) {
+			c.Err = e.Err
+		}
+		return &c
+	}
+	return &Error{Err: err}
+}

@@ -1,0 +1,42 @@
+package sinks
+
+import (
+	"context"
+	"log/slog"
+
+	"sluice/config/value"
+)
+
+// Kind is one kind of sink: a row of Kinds. The config schema, the docs and the
+// `kinds` command derive from it.
+type Kind struct {
+	Name string // the key in the config
+	Doc  string // one sentence
+	// New returns the kind's settings with their defaults filled in, a pointer to
+	// a struct with yaml and doc tags that the config loader decodes into.
+	New func() Settings
+}
+
+// Settings are the decoded settings of one sink.
+type Settings interface {
+	// Validate finds what a single value cannot show.
+	Validate() []value.Fault
+	// Open makes the sink. It does not wait for the far side: a sink that is down
+	// now is delivered to later.
+	Open(ctx context.Context, env Env) (Sink, error)
+}
+
+// Env is what a sink is given besides its settings.
+type Env struct {
+	Name string // the name of the sink in the config
+	Log  *slog.Logger
+}
+
+// Kinds is the table of every kind of sink. A new kind is one file, one test
+// through sinktest.Run and one line here.
+func Kinds() []Kind {
+	return []Kind{
+		{"http", "POSTs each event to a function as a CloudEvent.", func() Settings { return NewHTTP() }},
+		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }},
+	}
+}

@@ -1,0 +1,158 @@
+package sources
+
+import (
+	"context"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/bus"
+	"sluice/config/value"
+)
+
+// HTTP are the settings of the http source.
+type HTTP struct {
+	Path   string `yaml:"path" doc:"The path that events are POSTed to, such as /in/orders."`
+	Limits Limits `yaml:"limits" doc:"What one request may hold and how long it may take."`
+}
+
+// Limits are what a request may ask of the server. A field that is 0 has the value
+// of DefaultLimits.
+type Limits struct {
+	Event       value.Bytes    `yaml:"event" doc:"The size of one event."`
+	Batch       value.Bytes    `yaml:"batch" doc:"The size of a whole batch."`
+	BatchEvents int            `yaml:"batch_events" doc:"How many events a batch may have."`
+	BodyTimeout value.Duration `yaml:"body_timeout" doc:"How long a client may take to send its request."`
+	Stall       value.Duration `yaml:"stall" doc:"How long a client may send nothing before min_rate counts."`
+	MinRate     value.Bytes    `yaml:"min_rate" doc:"How much a client has to send in a second."`
+}
+
+// DefaultLimits are what is right for events of up to 1 MiB over any network.
+func DefaultLimits() Limits {
+	return Limits{
+		Event:       1 << 20,
+		Batch:       16 << 20,
+		BatchEvents: 1000,
+		BodyTimeout: value.Duration(60 * time.Second),
+		Stall:       value.Duration(5 * time.Second),
+		MinRate:     16 << 10,
+	}
+}
+
+// orDefault fills in what is 0.
+func (l Limits) orDefault() Limits {
+	d := DefaultLimits()
+	if l.Event != 0 {
+		d.Event = l.Event
+	}
+	if l.Batch != 0 {
+		d.Batch = l.Batch
+	}
+	if l.BatchEvents != 0 {
+		d.BatchEvents = l.BatchEvents
+	}
+	if l.BodyTimeout != 0 {
+		d.BodyTimeout = l.BodyTimeout
+	}
+	if l.Stall != 0 {
+		d.Stall = l.Stall
+	}
+	if l.MinRate != 0 {
+		d.MinRate = l.MinRate
+	}
+	return d
+}
+
+// NewHTTP returns the settings with their defaults.
+func NewHTTP() *HTTP { return &HTTP{Limits: DefaultLimits()} }
+
+// Validate is Settings.Validate.
+func (s *HTTP) Validate() []value.Fault {
+	var faults []value.Fault
+	switch {
+	case s.Path == "":
+		faults = append(faults, value.Fault{Key: "path", Msg: "is missing: give the path that events are POSTed to, such as /in/orders"})
+	case !strings.HasPrefix(s.Path, "/") || path.Clean(s.Path) != s.Path:
+		faults = append(faults, value.Fault{Key: "path", Msg: "is not a clean absolute path: write one such as /in/orders"})
+	case strings.ContainsAny(s.Path, "{}?# \t"):
+		faults = append(faults, value.Fault{Key: "path", Msg: "holds one of { } ? # or a space: write a plain path such as /in/orders"})
+	}
+	for _, size := range []struct {
+		key string
+		n   int64
+	}{{"event", int64(s.Limits.Event)}, {"batch", int64(s.Limits.Batch)}, {"batch_events", int64(s.Limits.BatchEvents)}} {
+		if size.n < 0 {
+			faults = append(faults, value.Fault{Key: "limits." + size.key, Msg: "is negative: write a limit of at least 1, or leave it out"})
+		}
+	}
+	if l := s.Limits.orDefault(); l.Batch < l.Event {
+		faults = append(faults, value.Fault{Key: "limits.batch", Msg: "is smaller than limits.event: a batch of one event could not be sent"})
+	}
+	return faults
+}
+
+// Open is Settings.Open. The path answers 503 until the source runs and after.
+func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
+	src := &httpSource{}
+	handler := NewHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe})
+	if err := env.Handle(s.Path, handler); err != nil {
+		return nil, err
+	}
+	return src, nil
+}
+
+type httpSource struct{ gate gate }
+
+// Run is Source.Run. It is over once every event that was taken has its answer
+// from the bus; clients that still send are refused when they are done.
+func (s *httpSource) Run(ctx context.Context, pub bus.Publisher) error {
+	s.gate.open(pub)
+	<-ctx.Done()
+	s.gate.close()
+	return nil
+}
+
+// gate is a Publisher that can be opened and closed: closing waits for the calls
+// that are through.
+type gate struct {
+	mu      sync.RWMutex
+	pub     bus.Publisher // nil while the gate is closed
+	through sync.WaitGroup
+}
+
+func (g *gate) open(pub bus.Publisher) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pub = pub
+}
+
+func (g *gate) close() {
+	g.open(nil)
+	g.through.Wait()
+}
+
+// enter gives the Publisher behind the gate, or nil. Who gets one calls
+// through.Done.
+func (g *gate) enter() bus.Publisher {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.pub != nil {
+		g.through.Add(1)
+	}
+	return g.pub
+}
+
+// Publish is bus.Publisher.
+func (g *gate) Publish(ctx context.Context, events ...bus.Event) ([]bus.Result, error) {
+	pub := g.enter()
+	if pub == nil {
+		results := make([]bus.Result, len(events))
+		for i := range results {
+			results[i].Err = bus.ErrClosed
+		}
+		return results, bus.ErrClosed
+	}
+	defer g.through.Done()
+	return pub.Publish(ctx, events...)
+}

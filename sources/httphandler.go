@@ -1,0 +1,199 @@
+package sources
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/bus"
+)
+
+// HandlerOptions are the choices of NewHandler. The zero value is good.
+type HandlerOptions struct {
+	Limits  Limits
+	Observe func(outcome Outcome, events int) // counts what became of events; may be nil
+	Now     func() time.Time                  // the time of events that have none; time.Now when nil
+}
+
+// NewHandler takes CloudEvents in binary, structured and batch mode and answers
+// when they are durable:
+//
+//	202  {"id", "source", "status": "accepted", "position"}; for a batch
+//	     {"accepted", "rejected", "events": [{"index", "id", "ok", "position"}]}
+//	207  some events of a batch: the bad ones have "status", "error" and "attribute"
+//	4xx, 5xx  none: an RFC 9457 problem, for a batch with its "events"
+//
+// 408, 429, 503 and 507 are worth another attempt, after Retry-After where it is
+// given; publish the same ids again.
+func NewHandler(pub bus.Publisher, opts HandlerOptions) http.Handler {
+	h := &handler{pub: pub, limits: opts.Limits.orDefault(), observe: opts.Observe, now: opts.Now}
+	if h.observe == nil {
+		h.observe = func(Outcome, int) {}
+	}
+	if h.now == nil {
+		h.now = time.Now
+	}
+	h.buffers.New = func() any { return new([]byte) }
+	return h
+}
+
+type handler struct {
+	pub     bus.Publisher
+	limits  Limits
+	observe func(Outcome, int)
+	now     func() time.Time
+	buffers sync.Pool // *[]byte, for answers
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		writeProblem(w, &problem{Status: http.StatusMethodNotAllowed, Detail: "send events with POST"})
+		return
+	}
+	in := h.incoming(w, r)
+	mode, err := bus.ModeOf(r.Header)
+	if err == nil {
+		err = checkEncoding(r.Header)
+	}
+	if err != nil {
+		h.refuse(w, badInput(err))
+		return
+	}
+	limit := int64(h.limits.Event)
+	if mode == bus.Batch {
+		limit = int64(h.limits.Batch)
+	}
+	body, err := in.read(limit)
+	switch {
+	case err != nil:
+		h.refuse(w, badInput(err))
+	case mode == bus.Batch:
+		h.batch(w, r, body)
+	default:
+		h.single(w, r, body)
+	}
+}
+
+// checkEncoding refuses compressed bodies: the data is passed on byte for byte,
+// and whoever gets it would not know that it is compressed.
+func checkEncoding(header http.Header) error {
+	if enc := header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return &bus.MediaTypeError{Msg: "a body with a Content-Encoding is not understood: send it uncompressed"}
+	}
+	return nil
+}
+
+func (h *handler) single(w http.ResponseWriter, r *http.Request, body []byte) {
+	e, err := bus.FromHTTP(r.Header, body)
+	if err != nil {
+		h.refuse(w, badInput(err))
+		return
+	}
+	e = bus.Stamp(e, h.now())
+	results, err := h.pub.Publish(r.Context(), e)
+	if err == nil {
+		err = resultOf(results, 0)
+	}
+	if err != nil {
+		h.refuse(w, badStore(r.Context(), err))
+		return
+	}
+	h.observe(Accepted, 1)
+	buf := h.buffers.Get().(*[]byte)
+	*buf = appendAccepted((*buf)[:0], e, results[0].Position)
+	writeJSON(w, "application/json", http.StatusAccepted, *buf)
+	h.buffers.Put(buf)
+}
+
+// resultOf is the error of result i. A Publisher that forgets a result did not say
+// that the event is durable.
+func resultOf(results []bus.Result, i int) error {
+	if i >= len(results) {
+		return bus.ErrUnavailable
+	}
+	return results[i].Err
+}
+
+func (h *handler) refuse(w http.ResponseWriter, p *problem) {
+	h.observe(p.outcome, 1)
+	writeProblem(w, p)
+}
+
+// batch takes the good events of a batch and says of each what became of it.
+func (h *handler) batch(w http.ResponseWriter, r *http.Request, body []byte) {
+	b := batch{limit: int(h.limits.Event), now: h.now()}
+	if err := bus.ParseBatch(body, h.limits.BatchEvents, b.take); err != nil {
+		h.refuse(w, badInput(err))
+		return
+	}
+	b.publish(r.Context(), h.pub)
+	for outcome, n := range b.count() {
+		h.observe(outcome, n)
+	}
+	b.answer(w)
+}
+
+// batch is a batch on its way through the door.
+type batch struct {
+	limit  int // bytes of one event
+	now    time.Time
+	events []bus.Event // the good ones
+	at     []int       // their places in items
+	items  []item
+	worst  *problem // the fault that decides the status when no event was taken
+}
+
+// take is the callback of ParseBatch.
+func (b *batch) take(i int, e bus.Event, err error) {
+	b.items = append(b.items, item{Index: i})
+	if err == nil && e.Size() > b.limit {
+		err = &bus.BadEvent{ID: e.ID(), Err: &tooLarge{limit: b.limit}}
+	}
+	if err != nil {
+		b.fail(i, badInput(err))
+		return
+	}
+	b.items[i].ID = e.ID()
+	b.events = append(b.events, bus.Stamp(e, b.now))
+	b.at = append(b.at, i)
+}
+
+// fail notes a fault of event i. One that is worth another attempt outweighs the
+// others: the sender would not come back after a 400.
+func (b *batch) fail(i int, p *problem) {
+	b.items[i].fault(p)
+	if b.worst == nil || p.retryable() && !b.worst.retryable() {
+		b.worst = p
+	}
+}
+
+func (b *batch) publish(ctx context.Context, pub bus.Publisher) {
+	if len(b.events) == 0 {
+		return
+	}
+	results, err := pub.Publish(ctx, b.events...)
+	for n, i := range b.at {
+		fault := err
+		if fault == nil {
+			fault = resultOf(results, n)
+		}
+		if fault != nil {
+			b.fail(i, badStore(ctx, fault))
+			continue
+		}
+		b.items[i].OK = true
+		b.items[i].Position = results[n].Position.String()
+		b.items[i].outcome = Accepted
+	}
+}
+
+func (b *batch) count() map[Outcome]int {
+	counts := make(map[Outcome]int)
+	for i := range b.items {
+		counts[b.items[i].outcome]++
+	}
+	return counts
+}
