@@ -1,0 +1,246 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/bus"
+	"sluice/config/value"
+)
+
+// HTTP are the settings of the http sink.
+type HTTP struct {
+	URL       value.URL             `yaml:"url" doc:"Where events are POSTed to."`
+	Mode      string                `yaml:"mode" doc:"binary: the data as the body and the attributes as headers; structured: all of it as one JSON document."`
+	Headers   map[string]value.Text `yaml:"headers" doc:"More headers for each request. A secret belongs into a reference: ${env:NAME} or ${file:/path}."`
+	MaxAnswer value.Bytes           `yaml:"max_answer" doc:"How much of an answer is read."`
+}
+
+// The values of HTTP.Mode.
+const (
+	modeBinary     = "binary"
+	modeStructured = "structured"
+)
+
+// NewHTTP returns the settings with their defaults.
+func NewHTTP() *HTTP { return &HTTP{Mode: modeBinary, MaxAnswer: 64 << 10} }
+
+// Validate is Settings.Validate.
+func (s *HTTP) Validate() []value.Fault {
+	var faults []value.Fault
+	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+	if s.URL.IsZero() {
+		add("url", "is missing: write where events are POSTed to, such as http://127.0.0.1:9000/")
+	}
+	if s.Mode != modeBinary && s.Mode != modeStructured {
+		add("mode", fmt.Sprintf("%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured))
+	}
+	if s.MaxAnswer <= 0 {
+		add("max_answer", "must be at least 1 byte: write a size such as 64KiB")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		if msg := headerFault(name, s.Headers[name].Value()); msg != "" {
+			add("headers."+name, msg)
+		}
+	}
+	return faults
+}
+
+// headerFault says why a header cannot be set, never with its value.
+func headerFault(name, text string) string {
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	if name == "" || strings.Trim(name, token) != "" {
+		return "is not the name of a header"
+	}
+	switch key := http.CanonicalHeaderKey(name); {
+	case strings.HasPrefix(key, "Ce-"), strings.HasPrefix(key, "Sluice-"):
+		return "is a header of the delivery itself: leave it out"
+	case key == "Content-Type", key == "Content-Length", key == "Transfer-Encoding", key == "Content-Encoding",
+		key == "Connection", key == "Keep-Alive", key == "Upgrade", key == "Te", key == "Trailer", key == "Expect":
+		return "follows from the event and the connection: leave it out"
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return "has a value with a line break or another control character, which no header can have"
+	}
+	return ""
+}
+
+// Open is Settings.Open.
+func (s *HTTP) Open(_ context.Context, _ Env) (Sink, error) {
+	if faults := s.Validate(); len(faults) > 0 {
+		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	}
+	sink := &httpSink{
+		structured: s.Mode == modeStructured,
+		maxAnswer:  int(s.MaxAnswer),
+		header:     http.Header{"User-Agent": {userAgent()}},
+		transport:  newTransport(),
+	}
+	sink.secrets = s.secrets()
+	target := *s.URL.URL
+	if user := target.User; user != nil {
+		// Not left in the URL, so that no error can print it.
+		password, _ := user.Password()
+		sink.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+		target.User = nil
+	}
+	target.Fragment, target.RawFragment = "", ""
+	sink.where = target.Host
+	sink.request = &http.Request{
+		Method: http.MethodPost, URL: &target, Host: target.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	for name, text := range s.Headers {
+		if strings.EqualFold(name, "Host") {
+			sink.request.Host = text.Value()
+			continue
+		}
+		sink.header.Set(name, text.Value())
+	}
+	return sink, nil
+}
+
+// secrets are the texts that a far side might send back and that must not get
+// into a dead letter: what references stand for, and the password of the URL.
+func (s *HTTP) secrets() [][]byte {
+	var found [][]byte
+	add := func(text string) {
+		// A shorter one would cut up the answer and is no secret anyhow.
+		if len(text) >= 6 {
+			found = append(found, []byte(text))
+		}
+	}
+	for name, text := range s.Headers {
+		if !value.HasReference(text.String()) && !strings.EqualFold(name, "Authorization") {
+			continue
+		}
+		add(text.Value())
+		// Of "Bearer x" the x alone must not show either.
+		if words := strings.Fields(text.Value()); len(words) > 1 {
+			add(words[len(words)-1])
+		}
+	}
+	if user := s.URL.User; user != nil {
+		password, _ := user.Password()
+		add(password)
+		add(base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password)))
+	}
+	// The longest first: what is left of a text after a part of it was replaced
+	// would no longer be found.
+	slices.SortFunc(found, func(a, b []byte) int { return len(b) - len(a) })
+	return found
+}
+
+// httpSink POSTs events to one URL. It calls the transport and not an
+// http.Client: that keeps no cookies, follows no redirects and puts no URL into
+// errors.
+type httpSink struct {
+	request    *http.Request // what all requests have in common
+	header     http.Header   // the same of their headers
+	where      string        // the host, for errors: paths and queries may hold keys
+	structured bool
+	maxAnswer  int
+	secrets    [][]byte
+	transport  *http.Transport
+}
+
+// Deliver is Sink.Deliver.
+func (s *httpSink) Deliver(ctx context.Context, d Delivery) error {
+	res, err := s.transport.RoundTrip(s.newRequest(ctx, d))
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		err = fmt.Errorf("POST to %s: %w", s.where, err)
+		var refused *refusedAddress
+		if errors.As(err, &refused) {
+			return Permanent(err)
+		}
+		return err
+	}
+	return s.verdict(res)
+}
+
+// newRequest is one attempt. Bodies are *bytes.Reader, which net/http knows: it
+// writes head and body at once, where a type of our own would cost two writes.
+// A traceparent attribute goes out as ce-traceparent and is never made the
+// traceparent header: that one is for the hop's own trace (CloudEvents
+// Distributed Tracing extension).
+func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
+	req := s.request.WithContext(ctx)
+	h := make(http.Header, len(s.header)+d.Event.NumAttributes()+5)
+	maps.Copy(h, s.header) // the values are shared and never written to
+	body := d.Event.Data()
+	if s.structured {
+		body = d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
+		h["Content-Type"] = []string{bus.TypeStructured}
+	} else {
+		d.Event.AppendHTTPHeader(h)
+	}
+	own := [4]string{d.ID, strconv.Itoa(d.Attempt), d.Rule, d.Sink}
+	for i, key := range [4]string{"Sluice-Delivery-Id", "Sluice-Attempt", "Sluice-Rule", "Sluice-Sink"} {
+		if own[i] != "" {
+			h[key] = own[i : i+1 : i+1]
+		}
+	}
+	req.Header = h
+	req.ContentLength = int64(len(body))
+	req.Body = http.NoBody
+	if len(body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		// For HTTP/2 and for idle connections that the far side closed meanwhile.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	}
+	return req
+}
+
+// verdict makes an error of an answer that is no success, and leaves the
+// connection fit for the next request when the answer is short.
+func (s *httpSink) verdict(res *http.Response) error {
+	defer res.Body.Close() //nolint:errcheck // nothing is lost: the answer was read
+	limited := io.LimitReader(res.Body, int64(s.maxAnswer))
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		if res.ContentLength != 0 {
+			_, _ = io.Copy(io.Discard, limited) // the status decides
+		}
+		return nil
+	}
+	answer, _ := io.ReadAll(limited) // as much as there is: the status decides
+	for _, secret := range s.secrets {
+		answer = bytes.ReplaceAll(answer, secret, []byte(value.Stars))
+	}
+	err := Answered(res.StatusCode, answer)
+	if after := retryAfter(res.Header.Get("Retry-After"), time.Now()); after > 0 {
+		err = RetryAfter(err, after)
+	}
+	return err
+}
+
+// retryAfter reads the header Retry-After: seconds or a date (RFC 9110 §10.2.3). It
+// is 0 for what it cannot read and for times that are past.
+func retryAfter(text string, now time.Time) time.Duration {
+	text = strings.TrimSpace(text)
+	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+// Close is io.Closer.
+func (s *httpSink) Close() error {
+	s.transport.CloseIdleConnections()
+	return nil
+}

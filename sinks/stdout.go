@@ -1,0 +1,68 @@
+package sinks
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"sluice/config/value"
+)
+
+// Stdout are the settings of the stdout sink.
+type Stdout struct {
+	Writer io.Writer `yaml:"-"` // where to print instead of standard output
+}
+
+// NewStdout returns the settings with their defaults.
+func NewStdout() *Stdout { return &Stdout{Writer: os.Stdout} }
+
+// Validate is Settings.Validate.
+func (s *Stdout) Validate() []value.Fault { return nil }
+
+// Open is Settings.Open.
+func (s *Stdout) Open(_ context.Context, _ Env) (Sink, error) {
+	return &stdoutSink{w: s.Writer, turn: make(chan struct{}, 1)}, nil
+}
+
+type stdoutSink struct {
+	w    io.Writer
+	turn chan struct{} // holds a token while somebody writes
+}
+
+// Deliver is Sink.Deliver: one line, one write.
+func (s *stdoutSink) Deliver(ctx context.Context, d Delivery) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	line := d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
+	for i, c := range line {
+		// Line breaks in JSON stand between tokens only.
+		if c == '\n' || c == '\r' {
+			line[i] = ' '
+		}
+	}
+	line = append(line, '\n')
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	// A pipe that nobody reads blocks a write for good, and no deadline helps: the
+	// turn is passed on when the write ends, this call returns when ctx does.
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.w.Write(line)
+		<-s.turn
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("write to standard output: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
