@@ -1,0 +1,178 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"sluice/sinks"
+)
+
+// attempt makes one attempt at a delivery and sees to what follows from it. It
+// returns once the delivery is settled or has a new durable record: so failures
+// cannot pile up in memory faster than the store takes them.
+func (l *lane) attempt(d *delivery) {
+	conf := l.use()
+	if conf == nil { // the sink was taken out just now
+		l.giveBack(d)
+		return
+	}
+	defer l.release(conf)
+	if !conf.waitRate(l.d.attempts) {
+		l.leave(d)
+		return
+	}
+	start := time.Now()
+	err := l.deliver(conf, d)
+	took := time.Since(start)
+	if err != nil && l.d.attempts.Err() != nil {
+		l.leave(d) // cut off by the shutdown: the record it has covers it
+		return
+	}
+	l.judge(conf, d, start, took, err)
+}
+
+// deliver calls the sink. A sink that panics has failed.
+func (l *lane) deliver(conf *laneConf, d *delivery) (err error) {
+	ctx, cancel := context.WithTimeout(l.d.attempts, time.Duration(conf.options.Timeout))
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.Error("the sink panicked", "event_id", d.event.ID(), "rule", d.rule, "err", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("the sink panicked: %v", p)
+		}
+	}()
+	return conf.sink.Deliver(ctx, sinks.Delivery{
+		Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: len(d.attempts) + 1,
+	})
+}
+
+// judge records an attempt, and does what the policy says.
+func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Duration, err error) {
+	now := start.Add(took)
+	a := Attempt{At: start, Duration: took, Class: Class(err)}
+	var answer *sinks.Error
+	if errors.As(err, &answer) {
+		a.Status, a.Answer = answer.Status, answer.Answer
+	}
+	if err != nil {
+		a.Error = err.Error()
+	}
+	n := len(d.attempts) + 1
+	l.ending(d, a)
+	after, verdict := conf.policy.Next(n, now.Sub(d.accepted), err)
+	l.metrics.attempt(a.Class, took)
+	l.observe(conf, verdict, a, err, now)
+	l.d.fates.outcome(d, a, verdict, after, n)
+	switch verdict {
+	case Delivered:
+		l.metrics.delivered(d.rule, now.Sub(d.accepted))
+		l.settle(d)
+	case Again:
+		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
+			"rule", d.rule, "attempt", n, "after", after.Round(time.Millisecond), "err", err)
+		l.d.retries.schedule(l, d, now.Add(after))
+	default:
+		l.log.Error("delivery given up: dead letter", "event_id", d.event.ID(), "source", d.event.Source(),
+			"rule", d.rule, "attempt", n, "reason", verdict, "err", err)
+		l.d.bury(l, d, verdict)
+	}
+}
+
+// observe tells the breaker and the lane's state about an attempt.
+func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, err error, now time.Time) {
+	l.mu.Lock()
+	if err == nil {
+		l.lastOKAt = now
+	} else {
+		l.lastErr, l.lastErrAt = err.Error(), now
+	}
+	changed := l.breaker.observe(healthOf(verdict, a), conf.options.Breaker, now)
+	open, until := l.breaker.open, l.breaker.until
+	if changed || open {
+		l.refresh()
+	}
+	l.mu.Unlock()
+	if open {
+		l.d.wakeAt(l, until)
+	}
+	switch {
+	case changed && open:
+		l.log.Warn("breaker open: the sink keeps failing; its deliveries wait in the backlog", "failures", conf.options.Breaker.Failures, "err", err)
+	case changed:
+		l.log.Info("breaker closed: the sink answers again")
+	}
+	if verdict == Gone {
+		l.d.disable(l, err)
+	}
+}
+
+func healthOf(verdict Verdict, a Attempt) health {
+	switch {
+	case a.Status == 429:
+		return busy
+	case verdict == Delivered, verdict == Rejected && a.Status != 0:
+		return healthy
+	case a.Status >= 400 && a.Status < 500 && a.Status != 408:
+		return healthy
+	}
+	return sick
+}
+
+// giveBack returns a delivery whose attempt never started.
+func (l *lane) giveBack(d *delivery) {
+	l.leave(d)
+	if d.origin.ledger == l.books {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		d.state = queued
+		l.queue.push(d)
+		return
+	}
+	l.offer(d)
+}
+
+// Class is the closed set of what an attempt comes to, the label of the metrics:
+// ok, timeout, canceled, refused, reset, dns, tls, throttled, status_3xx,
+// status_4xx, status_5xx, rejected (by the sink itself, without an answer) and
+// failed (anything else).
+func Class(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	var answer *sinks.Error
+	if errors.As(err, &answer) && answer.Status > 0 {
+		if answer.Status == 429 {
+			return "throttled"
+		}
+		return fmt.Sprintf("status_%dxx", answer.Status/100)
+	}
+	var timeout net.Error
+	var dns *net.DNSError
+	var record tls.RecordHeaderError
+	var verify *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "reset"
+	case errors.As(err, &dns):
+		return "dns"
+	case errors.As(err, &record), errors.As(err, &verify), errors.As(err, &unknown):
+		return "tls"
+	case answer != nil && answer.Permanent:
+		return "rejected"
+	}
+	return "failed"
+}

@@ -1,0 +1,50 @@
+package dispatch
+
+import "time"
+
+// breaker leaves a sink alone that keeps failing. It counts failures in a row;
+// when it is open, one attempt at a time may pass, as a probe, each after a
+// longer wait than the one before. It is guarded by its lane's mutex.
+type breaker struct {
+	failures int           // in a row
+	open     bool          // only probes pass
+	until    time.Time     // when the next probe may pass
+	wait     time.Duration // before the next probe
+}
+
+// health is what an attempt says about a sink, whatever becomes of the delivery.
+type health int
+
+const (
+	healthy health = iota // it answered, if only to reject this one event
+	sick                  // it failed, timed out or did not answer
+	busy                  // it asked for fewer attempts: neither good nor bad
+)
+
+// observe takes in one attempt, and tells whether that opened or closed the breaker.
+func (b *breaker) observe(h health, o Breaker, now time.Time) (changed bool) {
+	switch {
+	case h == healthy:
+		changed = b.open
+		*b = breaker{}
+	case h == busy && b.open:
+		b.until = now.Add(b.wait)
+	case h == sick:
+		b.failures++
+		if o.Failures == 0 || b.failures < o.Failures {
+			return false
+		}
+		changed = !b.open
+		if changed {
+			b.wait = time.Duration(o.ProbeAfter)
+		} else {
+			b.wait = min(2*b.wait, time.Duration(o.ProbeMax))
+		}
+		b.open = true
+		b.until = now.Add(b.wait)
+	}
+	return changed
+}
+
+// shut tells whether nothing may pass now.
+func (b *breaker) shut(now time.Time) bool { return b.open && now.Before(b.until) }

@@ -1,0 +1,233 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/bus"
+	"sluice/rules"
+)
+
+// DeadLetter is a delivery that was given up: the untouched event, why, and
+// every attempt.
+type DeadLetter struct {
+	ID         string // its position, which no other dead letter will ever have
+	DeliveryID string
+	Event      bus.Event
+	Sink       string
+	Rule       string
+	Reason     string // one of DeadLetterReasons
+	Config     string // the version of the config that was running
+	Accepted   time.Time
+	Died       time.Time
+	Attempts   []Attempt
+}
+
+// DeadLetterFilter chooses dead letters. Every field that is set must hold; the
+// zero filter chooses all.
+type DeadLetterFilter struct {
+	Sink, Rule, Reason string
+	Since, Until       time.Time // when they died
+	Pattern            *rules.Set
+	IDs                []string
+}
+
+func (f *DeadLetterFilter) accepts(d *DeadLetter) bool {
+	switch {
+	case f.Sink != "" && f.Sink != d.Sink,
+		f.Rule != "" && f.Rule != d.Rule,
+		f.Reason != "" && f.Reason != d.Reason,
+		!f.Since.IsZero() && d.Died.Before(f.Since),
+		!f.Until.IsZero() && d.Died.After(f.Until),
+		len(f.IDs) > 0 && !slices.Contains(f.IDs, d.ID):
+		return false
+	}
+	return f.Pattern == nil || matches(f.Pattern, d.Event)
+}
+
+func matches(set *rules.Set, e bus.Event) bool {
+	hits, err := set.MatchEvent(e, nil)
+	return err == nil && len(hits) > 0
+}
+
+// deadLetters is the store of what was given up.
+type deadLetters struct {
+	d      *Dispatcher
+	stream bus.Stream
+	books  *ledger // of the packs that some dead letter was removed from
+
+	mu     sync.Mutex
+	counts map[string]int // by sink
+}
+
+func newDeadLetters(d *Dispatcher) *deadLetters {
+	dl := &deadLetters{d: d, stream: d.store.Stream(bus.DeadLetters), books: newLedger(false), counts: map[string]int{}}
+	dl.books.whole = func(seq uint64) { d.remover.remove(dl.stream, dl.books, seq) }
+	return dl
+}
+
+func (dl *deadLetters) count(sink string, n int) {
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	dl.counts[sink] += n
+}
+
+func (dl *deadLetters) total(sink string) int {
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	return dl.counts[sink]
+}
+
+// bury makes a dead letter of a delivery and waits until that is durable; then
+// what covered the delivery is settled.
+func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
+	m := dv.meta()
+	m.Due = time.Time{}
+	m.Reason, m.Died, m.Config = why.String(), time.Now(), d.routing.Load().version
+	durable := make(chan struct{})
+	rec := appendDelivery(nil, &m, dv.event)
+	err := d.deadWriter.submit(write{key: dv.sink, record: rec, done: func(_ bus.Position, _ int, err error) {
+		defer close(durable)
+		if err != nil {
+			d.abandoned(dv, err)
+			l.leave(dv)
+			return
+		}
+		d.dead.count(dv.sink, 1)
+		l.metrics.buried(dv.rule, m.Reason)
+		l.settle(dv)
+	}})
+	if err != nil { // shutting down
+		l.leave(dv)
+		return
+	}
+	<-durable
+}
+
+// walk calls visit with each dead letter that is there from a position on, in
+// order, and with the number of records in its pack, until visit says false.
+func (dl *deadLetters) walk(ctx context.Context, from bus.Position, visit func(*DeadLetter, int) bool) error {
+	return eachPack(ctx, dl.stream, max(from.Seq, 1), func(pack bus.Pack) bool {
+		for i, rec := range pack.Records {
+			pos := bus.Position{Seq: pack.Seq, Index: i}
+			if pos.Less(from) || dl.books.marked(pos) {
+				continue
+			}
+			letter, err := decodeDeadLetter(rec, pos, pack.Key)
+			if err != nil {
+				dl.d.damaged(bus.DeadLetters, pos, err)
+				continue
+			}
+			if !visit(letter, len(pack.Records)) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// eachPack calls visit with each pack that a stream has from a number on, until
+// visit says false.
+func eachPack(ctx context.Context, s bus.Stream, from uint64, visit func(bus.Pack) bool) error {
+	reader, err := s.Read(ctx, "", from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = reader.Close() }()
+	for {
+		pack, ok, err := reader.TryNext(ctx)
+		if err != nil || !ok || !visit(pack) {
+			return err
+		}
+	}
+}
+
+func decodeDeadLetter(rec []byte, pos bus.Position, sink string) (*DeadLetter, error) {
+	m, e, err := decodeMeta(rec)
+	if err != nil {
+		return nil, err
+	}
+	return &DeadLetter{
+		ID: pos.String(), DeliveryID: m.ID, Event: e, Sink: sink, Rule: m.Rule, Reason: m.Reason,
+		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts,
+	}, nil
+}
+
+// remove takes a dead letter out; n is the number of records in its pack.
+func (dl *deadLetters) remove(letter *DeadLetter, n int) {
+	pos, err := bus.ParsePosition(letter.ID)
+	if err != nil {
+		panic(err) // made by walk
+	}
+	dl.books.begin(pos.Seq, n, 0)
+	dl.books.read(pos.Seq)
+	if !dl.books.settled(pos) {
+		dl.books.settle(pos)
+		dl.count(letter.Sink, -1)
+	}
+}
+
+// DeadLetters lists dead letters from a position on, oldest first and limit at
+// most; next is where to go on, or zero at the end.
+func (d *Dispatcher) DeadLetters(ctx context.Context, f DeadLetterFilter, from bus.Position, limit int) (list []DeadLetter, next bus.Position, err error) {
+	err = d.dead.walk(ctx, from, func(letter *DeadLetter, _ int) bool {
+		if !f.accepts(letter) {
+			return true
+		}
+		if len(list) == limit {
+			next, _ = bus.ParsePosition(letter.ID)
+			return false
+		}
+		list = append(list, *letter)
+		return true
+	})
+	return list, next, err
+}
+
+// DeadLetter is one dead letter, or bus.ErrNotFound.
+func (d *Dispatcher) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
+	pos, err := bus.ParsePosition(id)
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("%w: %w", bus.ErrNotFound, err)
+	}
+	pack, err := d.dead.stream.Get(ctx, pos.Seq)
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	if pos.Index >= len(pack.Records) || d.dead.books.marked(pos) {
+		return DeadLetter{}, bus.ErrNotFound
+	}
+	letter, err := decodeDeadLetter(pack.Records[pos.Index], pos, pack.Key)
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	return *letter, nil
+}
+
+// PurgeDeadLetters removes the dead letters that f chooses, for good.
+func (d *Dispatcher) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (removed int, err error) {
+	err = d.dead.walk(ctx, bus.Position{}, func(letter *DeadLetter, n int) bool {
+		if f.accepts(letter) {
+			d.dead.remove(letter, n)
+			d.metrics.purged.WithLabelValues(letter.Sink).Inc()
+			removed++
+		}
+		return true
+	})
+	return removed, err
+}
+
+// recover counts what an earlier process left in the packs up to head.
+func (dl *deadLetters) recover(ctx context.Context, head uint64) error {
+	return dl.walk(ctx, bus.Position{}, func(letter *DeadLetter, _ int) bool {
+		pos, _ := bus.ParsePosition(letter.ID)
+		if pos.Seq <= head {
+			dl.d.lane(letter.Sink)
+			dl.count(letter.Sink, 1)
+		}
+		return pos.Seq < head
+	})
+}

@@ -1,0 +1,169 @@
+package dispatch
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/bus"
+)
+
+// delivery is one event on its way to one sink. All but attempts and the places
+// is set once; those belong to whoever holds the delivery: the router, then the
+// lane, then the writer that makes it durable.
+type delivery struct {
+	event    bus.Event
+	id       string
+	rule     string
+	sink     string
+	accepted time.Time // when the event was stored
+	attempts []Attempt
+	due      time.Time // not before; zero for as soon as possible
+
+	origin  origin    // the durable record that covers the delivery now
+	offered time.Time // when the lane got it
+	state   state     // guarded by the lane's mutex
+}
+
+// origin is the record that covers a delivery: the event in EVENTS that it comes
+// from, or a record of its own.
+type origin struct {
+	ledger *ledger
+	pos    bus.Position
+}
+
+// settle says that the record is not needed any more.
+func (o origin) settle() {
+	if o.ledger != nil {
+		o.ledger.settle(o.pos)
+	}
+}
+
+// state is where a delivery is in its lane.
+type state byte
+
+const (
+	queued    state = iota
+	running         // an attempt is under way
+	detaching       // running, and being given a record of its own
+	detached        // running, with a record of its own in the backlog
+	done            // no longer the lane's
+)
+
+// Attempt is what one attempt at a delivery came to.
+type Attempt struct {
+	At       time.Time     `json:"at"`
+	Duration time.Duration `json:"duration_ns"`
+	Status   int           `json:"status,omitempty"` // the answer's status, if there was one
+	Class    string        `json:"class"`            // see Class
+	Error    string        `json:"error,omitempty"`
+	Answer   []byte        `json:"answer,omitempty"` // the first 4 KiB of the answer's body
+}
+
+const (
+	maxAnswer  = 4 << 10  // of one attempt
+	maxAnswers = 64 << 10 // of all the attempts of one delivery together
+)
+
+// addAttempt appends to the history. When the answers kept grow too large, those
+// between the first and the newest go first: they are the least telling.
+func (d *delivery) addAttempt(a Attempt) {
+	a.Answer = a.Answer[:min(len(a.Answer), maxAnswer)]
+	d.attempts = append(d.attempts, a)
+	total := 0
+	for i := range d.attempts {
+		total += len(d.attempts[i].Answer)
+	}
+	for i := 1; total > maxAnswers && i < len(d.attempts)-1; i++ {
+		total -= len(d.attempts[i].Answer)
+		d.attempts[i].Answer = nil
+	}
+}
+
+// deliveryID is the same on every attempt and after every restart, and differs
+// between any two of event, rule and sink. salt tells replays apart.
+func deliveryID(e bus.Event, rule, sink, salt string) string {
+	h := sha256.New()
+	for _, s := range [...]string{e.Source(), e.ID(), rule, sink, salt} {
+		var n [8]byte
+		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
+}
+
+// meta is the part of a delivery's record that is not the event. A dead letter
+// has the last four fields too.
+type meta struct {
+	ID       string    `json:"id"`
+	Rule     string    `json:"rule"`
+	Accepted time.Time `json:"accepted"`
+	Due      time.Time `json:"due,omitzero"`
+	Attempts []Attempt `json:"attempts,omitempty"`
+
+	Reason string    `json:"reason,omitempty"`
+	Died   time.Time `json:"died,omitzero"`
+	Config string    `json:"config,omitempty"`
+}
+
+// A delivery record is the uvarint length of the meta, the meta as JSON, and the
+// event's record. The sink is the key of its pack.
+
+func appendDelivery(dst []byte, m *meta, e bus.Event) []byte {
+	text, err := json.Marshal(m)
+	if err != nil {
+		// Times out of the years 0 to 9999 are all that Marshal can fail on here.
+		panic(fmt.Sprintf("dispatch: delivery %s: %v", m.ID, err))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(text)))
+	dst = append(dst, text...)
+	return e.AppendRecord(dst)
+}
+
+func (d *delivery) meta() meta {
+	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts}
+}
+
+// successor is the same delivery under another record.
+func (d *delivery) successor(o origin) *delivery {
+	return &delivery{
+		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted,
+		attempts: slices.Clip(d.attempts), due: d.due, origin: o,
+	}
+}
+
+func (d *delivery) record() []byte {
+	m := d.meta()
+	return appendDelivery(make([]byte, 0, 256+d.event.Size()), &m, d.event)
+}
+
+var errDeliveryRecord = errors.New("not a delivery record")
+
+func decodeMeta(rec []byte) (m meta, e bus.Event, err error) {
+	n, size := binary.Uvarint(rec)
+	if size <= 0 || n > uint64(len(rec)-size) {
+		return m, e, errDeliveryRecord
+	}
+	if err := json.Unmarshal(rec[size:size+int(n)], &m); err != nil {
+		return m, e, fmt.Errorf("%w: %w", errDeliveryRecord, err)
+	}
+	e, err = bus.DecodeRecord(rec[size+int(n):])
+	return m, e, err
+}
+
+func decodeDelivery(rec []byte, sink string) (*delivery, error) {
+	m, e, err := decodeMeta(rec)
+	if err != nil {
+		return nil, err
+	}
+	return &delivery{
+		event: e, id: m.ID, rule: m.Rule, sink: sink,
+		accepted: m.Accepted, attempts: m.Attempts, due: m.Due,
+	}, nil
+}

@@ -1,0 +1,426 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"sluice/bus"
+	"sluice/rules"
+	"sluice/sinks"
+)
+
+// Dispatcher is the engine over one log. Make it with New, then Start it once.
+type Dispatcher struct {
+	store   bus.Log
+	log     *slog.Logger
+	metrics *metrics
+	retain  Retention
+	events  *ledger
+	fates   *fates
+	jobs    *jobs
+
+	backlogStream, retryStream                          bus.Stream
+	backlogHead                                         uint64 // the last pack that was there at the start
+	eventWriter, backlogWriter, retryWriter, deadWriter *writer
+	remover                                             *remover
+	router                                              *router
+	retries                                             *retries
+	dead                                                *deadLetters
+
+	routing atomic.Pointer[routing]
+	reload  sync.Mutex // one at a time
+
+	mu    sync.RWMutex
+	lanes map[string]*lane
+
+	// intake ends when no new work may begin, attempts when what runs is cut off.
+	intake, attempts          context.Context
+	stopIntake, cutAttempts   context.CancelFunc
+	background, writers, work sync.WaitGroup
+	stop                      sync.Once
+}
+
+// Config is what a Dispatcher is made of.
+type Config struct {
+	Store    bus.Log
+	Log      *slog.Logger
+	Registry prometheus.Registerer // nil: the metrics are not registered
+	Retain   Retention
+	MaxEvent int // the largest event in bytes; at most half of what a pack may be
+}
+
+// Table is what a Dispatcher works with, and what a reload replaces.
+type Table struct {
+	Version   string // of the config; kept in dead letters
+	Routes    []Route
+	Sinks     []SinkSpec
+	Unmatched []string // the sinks of events that no rule matched
+}
+
+// SinkSpec is one sink. A nil Sink means the one of that name that is running
+// already, with its options.
+type SinkSpec struct {
+	Name    string
+	Sink    sinks.Sink
+	Options Options
+}
+
+const (
+	packRecords = 2048
+	packBytes   = 4 << 20
+	// waitingBytes is how much may wait for the store before publishers are told
+	// that the bus is overloaded.
+	waitingBytes = 64 << 20
+	// unlimited is for records that are bounded by what the router lets in.
+	unlimited = 1 << 62
+	// linger lets deliveries on their way to the backlog gather: nobody waits.
+	linger = 10 * time.Millisecond
+)
+
+// New makes a dispatcher over a log. It takes the log's content as it is; nothing
+// moves before Start.
+func New(c Config) (*Dispatcher, error) {
+	d := &Dispatcher{
+		store: c.Store, log: c.Log, metrics: newMetrics(), retain: c.Retain,
+		events: newLedger(true), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
+		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
+	}
+	d.intake, d.stopIntake = context.WithCancel(context.Background())
+	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
+	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
+	d.backlogWriter = d.newWriter(bus.Backlog, unlimited, true)
+	d.backlogWriter.linger = linger
+	d.retryWriter = d.newWriter(bus.Retries, unlimited, true)
+	d.deadWriter = d.newWriter(bus.DeadLetters, unlimited, true)
+	d.router = newRouter(d)
+	d.retries = newRetries(d)
+	d.dead = newDeadLetters(d)
+	d.jobs = newJobs(d)
+	if c.Registry != nil {
+		for _, m := range append(d.metrics.collectors(), &collector{d}) {
+			if err := c.Registry.Register(m); err != nil {
+				return nil, fmt.Errorf("register metrics: %w", err)
+			}
+		}
+	}
+	return d, nil
+}
+
+func (d *Dispatcher) newWriter(stream string, waiting int, persist bool) *writer {
+	w := newWriter(d.store.Stream(stream), d.log.With("stream", stream), writerLimits{packRecords, packBytes, waiting})
+	w.persist = persist
+	w.wrote = d.metrics.wrote(stream)
+	return w
+}
+
+// Start recovers what the log holds and begins to route and to deliver.
+func (d *Dispatcher) Start(ctx context.Context, t Table) error {
+	heads, err := d.recover(ctx)
+	if err != nil {
+		return fmt.Errorf("recover the state: %w", err)
+	}
+	for _, w := range []*writer{d.eventWriter, d.backlogWriter, d.retryWriter, d.deadWriter} {
+		// A writer is ended by stop alone: what was submitted is always answered.
+		d.writers.Go(func() { w.run(context.Background()) })
+	}
+	d.writers.Go(func() { d.remover.run(context.Background()) })
+	if err := d.Reload(ctx, t); err != nil {
+		return err
+	}
+	d.background.Go(func() { d.recoverLater(heads) })
+	d.background.Go(func() { d.retries.run(d.intake) })
+	d.background.Go(func() { d.router.run(d.intake) })
+	d.background.Go(func() { d.keepState(d.intake) })
+	d.background.Go(func() { d.sweep(d.intake) })
+	d.background.Go(func() { d.keepRetention(d.intake) })
+	return d.jobs.recover(ctx)
+}
+
+// heads are the last packs of the streams at the start: what is not newer was
+// left by an earlier process.
+type heads struct{ retries, dead bus.StreamInfo }
+
+func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
+	events, err := d.router.stream.Info(ctx)
+	if err != nil {
+		return h, err
+	}
+	d.router.head = events.Last
+	if h.retries, err = d.retryStream.Info(ctx); err != nil {
+		return h, err
+	}
+	if h.dead, err = d.dead.stream.Info(ctx); err != nil {
+		return h, err
+	}
+	if err := d.restore(ctx); err != nil {
+		return h, err
+	}
+	if err := d.restoreHolds(ctx); err != nil {
+		return h, err
+	}
+	backlog, err := d.backlogStream.Info(ctx)
+	if err != nil {
+		return h, err
+	}
+	d.backlogHead = backlog.Last
+	waiting, err := d.backlogStream.Keys(ctx)
+	if err != nil {
+		return h, err
+	}
+	for _, l := range d.allLanes() {
+		l.recovered(waiting[l.name])
+	}
+	for sink, packs := range waiting {
+		if d.laneNamed(sink) == nil {
+			d.lane(sink).recovered(packs)
+		}
+	}
+	return h, nil
+}
+
+// recovered begins with a backlog of so many packs.
+func (l *lane) recovered(packs int) {
+	l.unread = packs
+	l.spillover = packs > 0
+	l.old = max(l.old, packs)
+	if packs == 0 {
+		l.old = 0
+	}
+}
+
+// recoverLater reads what need not be known before the first delivery.
+func (d *Dispatcher) recoverLater(h heads) {
+	if h.retries.Packs > 0 {
+		d.untilDone("retries", func() error { return d.retries.recover(d.intake, h.retries.Last) })
+	}
+	if h.dead.Packs > 0 {
+		d.untilDone("dead letters", func() error { return d.dead.recover(d.intake, h.dead.Last) })
+	}
+}
+
+func (d *Dispatcher) untilDone(what string, do func() error) {
+	if err := do(); err != nil && d.intake.Err() == nil {
+		d.log.Error("cannot recover everything; the next start tries again", "what", what, "err", err)
+	}
+}
+
+// Reload replaces what the dispatcher works with. When it fails, nothing has
+// changed but that the new sinks of t are closed.
+func (d *Dispatcher) Reload(_ context.Context, t Table) error {
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	next, err := d.build(t)
+	if err != nil {
+		for _, s := range t.Sinks {
+			d.closeSink(s.Name, s.Sink)
+		}
+		return err
+	}
+	keep := map[string]bool{}
+	for _, s := range t.Sinks {
+		keep[s.Name] = true
+		if s.Sink != nil {
+			d.lane(s.Name).configure(newLaneConf(s))
+		}
+	}
+	d.routing.Store(next)
+	for _, l := range d.allLanes() {
+		if !keep[l.name] {
+			l.configure(nil)
+		}
+	}
+	return nil
+}
+
+// build makes the routing of a table without changing anything that runs.
+func (d *Dispatcher) build(t Table) (*routing, error) {
+	known := map[string]bool{}
+	for _, s := range t.Sinks {
+		known[s.Name] = true
+		if l := d.laneNamed(s.Name); s.Sink == nil && (l == nil || !l.configured()) {
+			return nil, fmt.Errorf("sink %q is not running and none was given", s.Name)
+		}
+	}
+	next := &routing{version: t.Version, routes: t.Routes}
+	var patterns []rules.Rule
+	for _, r := range t.Routes {
+		patterns = append(patterns, rules.Rule{Name: r.Name, Pattern: r.Pattern})
+		for _, to := range r.To {
+			if !known[to] {
+				return nil, fmt.Errorf("rule %q goes to %q, which is no sink", r.Name, to)
+			}
+		}
+	}
+	for _, to := range t.Unmatched {
+		if !known[to] {
+			return nil, fmt.Errorf("unmatched events go to %q, which is no sink", to)
+		}
+	}
+	var err error
+	if next.set, err = rules.Compile(patterns); err != nil {
+		return nil, err
+	}
+	for _, r := range t.Routes {
+		next.lanes = append(next.lanes, d.lanesOf(r.To))
+		next.ruleStats = append(next.ruleStats, d.metrics.rule(r.Name))
+	}
+	next.unmatched = d.lanesOf(t.Unmatched)
+	return next, nil
+}
+
+func (d *Dispatcher) lanesOf(names []string) (lanes []*lane) {
+	for _, name := range names {
+		if l := d.lane(name); !slices.Contains(lanes, l) {
+			lanes = append(lanes, l)
+		}
+	}
+	return lanes
+}
+
+func newLaneConf(s SinkSpec) *laneConf {
+	c := &laneConf{sink: s.Sink, options: s.Options, policy: NewPolicy(s.Options, rand.Float64)}
+	if perSecond := s.Options.Rate.PerSecond(); perSecond > 0 {
+		c.limiter = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
+	}
+	return c
+}
+
+// lane is the lane of a sink, made when there is none yet.
+func (d *Dispatcher) lane(name string) *lane {
+	if l := d.laneNamed(name); l != nil {
+		return l
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l := d.lanes[name]; l != nil {
+		return l
+	}
+	l := d.newLane(name)
+	d.lanes[name] = l
+	return l
+}
+
+func (d *Dispatcher) laneNamed(name string) *lane {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.lanes[name]
+}
+
+// allLanes are the lanes by name.
+func (d *Dispatcher) allLanes() []*lane {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]*lane, 0, len(d.lanes))
+	for _, l := range d.lanes {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *lane) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+// sweepEvery is how often the lanes are looked over for what takes too long.
+const sweepEvery = 100 * time.Millisecond
+
+func (d *Dispatcher) sweep(ctx context.Context) {
+	for {
+		pause(ctx, sweepEvery)
+		if ctx.Err() != nil {
+			return
+		}
+		now := time.Now()
+		d.mu.RLock()
+		for _, l := range d.lanes {
+			l.sweep(now)
+		}
+		d.mu.RUnlock()
+	}
+}
+
+// wakeAt lets a lane look again at a time.
+func (d *Dispatcher) wakeAt(l *lane, at time.Time) {
+	time.AfterFunc(time.Until(at), func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !l.stopped {
+			l.refresh()
+		}
+	})
+}
+
+// closeUnused closes a retired sink once the last attempt has left it. The caller
+// holds the lock of its lane.
+func (d *Dispatcher) closeUnused(c *laneConf) {
+	if c.retired && c.users == 0 && c.sink != nil {
+		sink := c.sink
+		c.sink = nil
+		d.work.Go(func() { d.closeSink("", sink) })
+	}
+}
+
+func (d *Dispatcher) closeSink(name string, s sinks.Sink) {
+	if closer, ok := s.(io.Closer); ok {
+		if err := closer.Close(); err != nil {
+			d.log.Warn("cannot close a sink", "sink", name, "err", err)
+		}
+	}
+}
+
+// abandoned hears that a delivery could not be given a new record, which happens
+// only while the bus shuts down: the old record still covers it.
+func (d *Dispatcher) abandoned(dv *delivery, err error) {
+	d.log.Debug("left for the next start", "event_id", dv.event.ID(), "sink", dv.sink, "rule", dv.rule, "err", err)
+}
+
+// damaged reports a record that cannot be read.
+func (d *Dispatcher) damaged(stream string, pos bus.Position, err error) {
+	if err == nil {
+		err = errors.New("its checksum is wrong")
+	}
+	d.metrics.damaged.WithLabelValues(stream).Inc()
+	d.log.Error("a record in the store is damaged and lost", "stream", stream, "position", pos.String(), "err", err)
+}
+
+// Stop ends the engine: publishers get bus.ErrClosed at once, what is under way
+// may end until ctx does and is then cut off. Everything unfinished stays in the
+// log for the next start. The log itself stays open.
+func (d *Dispatcher) Stop(ctx context.Context) error {
+	var err error
+	d.stop.Do(func() { err = d.shutdown(ctx) })
+	return err
+}
+
+func (d *Dispatcher) shutdown(ctx context.Context) error {
+	d.eventWriter.stop()
+	d.stopIntake()
+	d.background.Wait()
+	for _, l := range d.allLanes() {
+		l.stop()
+	}
+	cut := context.AfterFunc(ctx, d.cutAttempts)
+	d.jobs.wait()
+	d.work.Wait()
+	cut()
+	d.cutAttempts()
+	for _, w := range []*writer{d.backlogWriter, d.retryWriter, d.deadWriter} {
+		w.stop()
+	}
+	d.remover.stop()
+	d.writers.Wait()
+	for _, l := range d.allLanes() {
+		l.close()
+	}
+	d.work.Wait()
+	return d.commit(context.Background())
+}

@@ -1,0 +1,214 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/bus"
+)
+
+// The feed brings the backlog of a lane back into its queue, oldest first and no
+// more than the lane can soon use. It runs only while there is something to bring:
+// an idle sink costs no reader.
+
+const (
+	// feedIdle is how long a feed that has caught up keeps its reader.
+	feedIdle = 5 * time.Second
+	// feedRecount is how long a feed waits for a pack that should be there before
+	// it asks the store how many there really are.
+	feedRecount = 5 * time.Second
+)
+
+// nudgeFeed lets the feed look again, and starts it when there is work for it.
+// The caller holds the lock.
+func (l *lane) nudgeFeed() {
+	select {
+	case l.room <- struct{}{}:
+	default:
+	}
+	if !l.feeding && l.hungry() {
+		l.feeding = true
+		l.d.work.Go(l.feed)
+	}
+}
+
+// hungry tells whether the lane wants more of its backlog now.
+func (l *lane) hungry() bool {
+	return l.unread > 0 && !l.blocked(time.Now()) && l.hasRoom()
+}
+
+func (l *lane) hasRoom() bool {
+	if l.breaker.open && l.queue.len()+len(l.running) > 0 {
+		return false
+	}
+	return l.queue.len() < feedDeliveries && l.queue.bytes < queueBytes
+}
+
+// feed runs until the backlog has been empty for a while, or the bus stops.
+func (l *lane) feed() {
+	ctx := l.d.intake
+	var reader bus.Reader
+	defer func() {
+		if reader != nil {
+			_ = reader.Close()
+		}
+	}()
+	for l.awaitHunger(ctx) {
+		var err error
+		if reader == nil {
+			reader, err = l.d.backlogStream.Read(ctx, l.name, l.readTo)
+		}
+		if err == nil {
+			err = l.feedPack(ctx, reader)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
+			l.log.Warn("cannot read the backlog; trying again", "err", err)
+			if reader != nil {
+				_ = reader.Close()
+				reader = nil
+			}
+			pause(ctx, time.Second)
+		}
+	}
+}
+
+// awaitHunger waits until the lane wants a pack. False ends the feed, which is
+// noted under the same lock that nudgeFeed looks at.
+func (l *lane) awaitHunger(ctx context.Context) bool {
+	idle := time.NewTimer(feedIdle)
+	defer idle.Stop()
+	for {
+		l.mu.Lock()
+		if ctx.Err() != nil || l.stopped {
+			l.feeding = false
+			l.mu.Unlock()
+			return false
+		}
+		if l.hungry() {
+			l.mu.Unlock()
+			return true
+		}
+		l.mu.Unlock()
+		select {
+		case <-l.room:
+		case <-ctx.Done():
+		case <-idle.C:
+			l.mu.Lock()
+			if !l.hungry() {
+				l.feeding = false
+				l.mu.Unlock()
+				return false
+			}
+			l.mu.Unlock()
+		}
+	}
+}
+
+// feedPack reads one pack into the queue.
+func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
+	limited, cancel := context.WithTimeout(ctx, feedRecount)
+	defer cancel()
+	pack, err := reader.Next(limited)
+	if err != nil {
+		if ctx.Err() == nil && limited.Err() != nil {
+			return l.recount(ctx)
+		}
+		return err
+	}
+	l.books.begin(pack.Seq, len(pack.Records), 0)
+	l.books.forget(pack.Seq)
+	ready := l.decode(pack)
+	l.mu.Lock()
+	now := time.Now()
+	for _, d := range ready {
+		if _, running := l.detached[d.origin.pos]; running || l.books.settled(d.origin.pos) {
+			continue
+		}
+		if pack.Seq <= l.d.backlogHead {
+			l.metrics.entered(d.rule, fromStore)
+		}
+		d.offered = now
+		l.queue.push(d)
+	}
+	l.readTo = pack.Seq + 1
+	l.unread--
+	if pack.Seq <= l.d.backlogHead {
+		l.old = max(0, l.old-len(pack.Records))
+	} else {
+		l.depth -= len(pack.Records) - l.ghosts[pack.Seq]
+		delete(l.ghosts, pack.Seq)
+	}
+	if len(ready) > 0 {
+		l.oldest = ready[len(ready)-1].accepted
+	}
+	l.caughtUp()
+	l.dispatch(now)
+	l.mu.Unlock()
+	l.books.read(pack.Seq)
+	return nil
+}
+
+// caughtUp goes back to the direct way once the backlog has been read. What is
+// still on its way into the backlog is read later; without order_by it need not
+// come first. The caller holds the lock.
+func (l *lane) caughtUp() {
+	if l.unread > 0 {
+		return
+	}
+	l.spillover = false
+	l.old = 0
+	l.oldest = time.Time{}
+}
+
+// decode makes deliveries of the records of a pack that are not settled.
+func (l *lane) decode(pack bus.Pack) []*delivery {
+	ready := make([]*delivery, 0, len(pack.Records))
+	for i, rec := range pack.Records {
+		pos := bus.Position{Seq: pack.Seq, Index: i}
+		if l.books.settled(pos) {
+			continue
+		}
+		d, err := decodeDelivery(rec, l.name)
+		if err != nil {
+			l.d.damaged(bus.Backlog, pos, err)
+			l.books.settle(pos)
+			continue
+		}
+		d.origin = origin{l.books, pos}
+		ready = append(ready, d)
+	}
+	return ready
+}
+
+// recount corrects the number of unread packs by what the store has: a pack that
+// was lost to a damaged disk is not waited for twice.
+func (l *lane) recount(ctx context.Context) error {
+	keys, err := l.d.backlogStream.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	open := l.books.readPages()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.spilling > 0 {
+		return nil
+	}
+	unread := max(0, keys[l.name]-open)
+	if unread < l.unread {
+		l.log.Error("packs of the backlog are missing in the store", "missing", l.unread-unread)
+		l.unread = unread
+		l.caughtUp()
+	}
+	return nil
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

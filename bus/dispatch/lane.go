@@ -1,0 +1,397 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"sluice/bus"
+	"sluice/sinks"
+)
+
+// lane is the way to one sink: what waits for it, what is under way, and the
+// limits. A lane lives as long as its sink's name has anything to do with the
+// bus; a reload changes what it delivers with.
+//
+// A delivery reaches it directly, in memory, or through the backlog, on disk. It
+// takes the direct way unless the lane is full, paused, removed, or its breaker
+// is open; then, and until what was spilled has been read back, deliveries spill
+// to the backlog. So the router never waits for a sink.
+type lane struct {
+	name    string
+	d       *Dispatcher
+	log     *slog.Logger
+	metrics laneMetrics
+	books   *ledger // of the packs of its backlog
+
+	mu        sync.Mutex
+	conf      *laneConf // nil: the sink is not in the config
+	queue     queue
+	running   map[*delivery]struct{}
+	workers   int
+	hold      *Hold // paused or disabled
+	breaker   breaker
+	stopped   bool
+	spillover bool           // new deliveries go to the backlog
+	spilling  int            // deliveries on their way to the backlog
+	unread    int            // packs of the backlog that the feed has not read
+	depth     int            // deliveries in those packs that this process wrote
+	old       int            // about how many an earlier process left there
+	ghosts    map[uint64]int // by pack not read yet: records of deliveries that were under way
+	oldest    time.Time
+	detached  map[bus.Position]*delivery
+	feeding   bool
+	readTo    uint64        // the number after the last pack that the feed has read
+	room      chan struct{} // tells the feed that something has changed
+	lastErr   string
+	lastErrAt time.Time
+	lastOKAt  time.Time
+}
+
+// laneConf is what a lane delivers with.
+type laneConf struct {
+	sink    sinks.Sink
+	options Options
+	policy  Policy
+	limiter *rate.Limiter // nil: no limit
+	users   int           // attempts under way; guarded by the lane's mutex
+	retired bool          // replaced: the last user closes the sink
+}
+
+const (
+	queueDeliveries = 1024    // on the direct way
+	queueBytes      = 8 << 20 // on either way
+	feedDeliveries  = 128     // read ahead from the backlog; also what a crash may repeat
+)
+
+func (d *Dispatcher) newLane(name string) *lane {
+	l := &lane{
+		name:     name,
+		d:        d,
+		log:      d.log.With("sink", name),
+		metrics:  d.metrics.lane(name),
+		books:    newLedger(false),
+		running:  map[*delivery]struct{}{},
+		detached: map[bus.Position]*delivery{},
+		ghosts:   map[uint64]int{},
+		room:     make(chan struct{}, 1),
+	}
+	l.books.whole = func(seq uint64) { d.remover.remove(d.backlogStream, l.books, seq) }
+	return l
+}
+
+// offer takes a delivery over. It never waits.
+func (l *lane) offer(d *delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d.offered = time.Now()
+	d.state = queued
+	if l.spillover || l.full() || l.blocked(d.offered) {
+		l.spillover = true
+		l.spill(d)
+		return
+	}
+	l.queue.push(d)
+	l.dispatch(d.offered)
+}
+
+func (l *lane) full() bool {
+	return l.queue.len() >= queueDeliveries || l.queue.len() > 0 && l.queue.bytes >= queueBytes
+}
+
+// blocked tells whether no attempt may start at all.
+func (l *lane) blocked(now time.Time) bool {
+	return l.conf == nil || l.hold != nil || l.stopped || l.breaker.shut(now)
+}
+
+// dispatch starts workers for what is queued.
+func (l *lane) dispatch(now time.Time) {
+	for l.queue.len() > 0 && l.workers < l.limit() && !l.blocked(now) {
+		d := l.queue.pop()
+		l.take(d)
+		l.workers++
+		l.d.work.Go(func() { l.work(d) })
+	}
+	l.nudgeFeed()
+}
+
+// limit is how many attempts may run at the same time.
+func (l *lane) limit() int {
+	switch {
+	case l.conf == nil:
+		return 0
+	case l.breaker.open:
+		return 1
+	}
+	return l.conf.options.Concurrency
+}
+
+func (l *lane) take(d *delivery) {
+	d.state = running
+	l.running[d] = struct{}{}
+}
+
+// work makes attempts until there is nothing left to do for this worker.
+func (l *lane) work(d *delivery) {
+	for d != nil {
+		l.attempt(d)
+		d = l.next()
+	}
+}
+
+// next is the next delivery for a worker, or nil when it has to go.
+func (l *lane) next() *delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queue.len() == 0 || l.workers > l.limit() || l.blocked(time.Now()) {
+		l.workers--
+		l.nudgeFeed()
+		return nil
+	}
+	d := l.queue.pop()
+	l.take(d)
+	if l.queue.len() == feedDeliveries/2 {
+		l.nudgeFeed()
+	}
+	return d
+}
+
+// spill sends a delivery to the backlog. The caller holds the lock.
+func (l *lane) spill(d *delivery) {
+	l.spilling++
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
+		l.spilled(d, pos, n, err)
+	}})
+	if err != nil {
+		l.spilling-- // shutting down: the record that it came from covers it
+	}
+}
+
+// spilled hears that a delivery is in the backlog.
+func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
+	l.mu.Lock()
+	l.spilling--
+	if err == nil {
+		if l.depth+l.old == 0 {
+			l.oldest = d.accepted
+		}
+		l.depth++
+		l.written(pos, n)
+	}
+	l.mu.Unlock()
+	if err != nil {
+		l.d.abandoned(d, err)
+		return
+	}
+	l.metrics.spilled.Inc()
+	d.origin.settle()
+}
+
+// written hears of a record of the backlog; the last of its pack shows the pack
+// to the feed. The caller holds the lock.
+func (l *lane) written(pos bus.Position, n int) {
+	if pos.Index == n-1 {
+		l.unread++
+		l.nudgeFeed()
+	}
+}
+
+// sweep gives what has waited or run for too long on the direct way a record of
+// its own, so that it does not hold the floor.
+func (l *lane) sweep(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conf == nil || l.stopped {
+		return
+	}
+	late := now.Add(-time.Duration(l.conf.options.SpillAfter))
+	if d := l.queue.peek(); d != nil && d.origin.ledger == l.d.events && d.offered.Before(late) {
+		l.flush()
+	}
+	for d := range l.running {
+		if d.state == running && d.origin.ledger == l.d.events && d.offered.Before(late) {
+			l.detach(d)
+		}
+	}
+	l.dispatch(now)
+}
+
+// flush spills what is queued on the direct way. What came from the backlog has
+// its record already.
+func (l *lane) flush() {
+	direct := l.queue.take(func(d *delivery) bool { return d.origin.ledger != l.books })
+	if len(direct) > 0 {
+		l.spillover = true
+	}
+	for _, d := range direct {
+		l.spill(d)
+	}
+}
+
+// detach makes a delivery durable while its attempt goes on.
+func (l *lane) detach(d *delivery) {
+	d.state = detaching
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
+		l.detachedAs(d, pos, n, err)
+	}})
+	if err != nil {
+		d.state = running
+	}
+}
+
+func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
+	l.mu.Lock()
+	own := origin{l.books, pos}
+	switch {
+	case err != nil:
+		if d.state == detaching {
+			d.state = running
+		}
+		l.mu.Unlock()
+		return
+	case d.state == detaching:
+		d.state = detached
+		l.detached[pos] = d
+		d.origin, own = own, d.origin
+	}
+	l.ghosts[pos.Seq]++
+	l.books.begin(pos.Seq, n, 0)
+	l.written(pos, n)
+	l.mu.Unlock()
+	// Either the event's record is not needed any more or, when the attempt ended
+	// meanwhile, the new one is not.
+	own.settle()
+}
+
+// settle ends a delivery's stay in the lane: the record that covers it is not
+// needed any more.
+func (l *lane) settle(d *delivery) {
+	last := l.leave(d)
+	last.settle()
+	if last.ledger == l.books {
+		l.mu.Lock()
+		delete(l.detached, last.pos) // not before it is settled: the feed looks at both
+		l.mu.Unlock()
+	}
+}
+
+// leave ends a delivery's stay in the lane, and returns the record that still
+// covers it.
+func (l *lane) leave(d *delivery) origin {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.running, d)
+	d.state = done
+	return d.origin
+}
+
+// ending keeps the sweep away from a delivery whose attempt is over, and adds
+// that to its history.
+func (l *lane) ending(d *delivery, a Attempt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d.state == running {
+		d.state = done
+	}
+	if a.Class != "ok" {
+		d.addAttempt(a)
+	}
+}
+
+// configure makes the lane deliver with conf; nil takes the sink out.
+func (l *lane) configure(conf *laneConf) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.conf
+	l.conf = conf
+	if old != nil {
+		old.retired = true
+		l.d.closeUnused(old)
+	}
+	l.breaker = breaker{}
+	l.refresh()
+}
+
+// refresh acts on a change of what may pass. The caller holds the lock.
+func (l *lane) refresh() {
+	now := time.Now()
+	if l.blocked(now) && !l.stopped {
+		l.flush()
+	}
+	l.dispatch(now)
+}
+
+// use takes the configuration for one attempt.
+func (l *lane) use() *laneConf {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conf != nil {
+		l.conf.users++
+	}
+	return l.conf
+}
+
+func (l *lane) release(c *laneConf) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.users--
+	l.d.closeUnused(c)
+}
+
+// stop lets nothing new start. What is queued stays covered by its records.
+func (l *lane) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	l.nudgeFeed()
+}
+
+// close retires the sink once no attempt uses it any more.
+func (l *lane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conf != nil {
+		l.conf.retired = true
+		l.d.closeUnused(l.conf)
+		l.conf = nil
+	}
+}
+
+// configured tells whether the lane has a sink.
+func (l *lane) configured() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conf != nil
+}
+
+// backlogDepth is how many deliveries wait in the backlog.
+func (l *lane) backlogDepth() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.depth + l.old
+}
+
+// inject puts a delivery into the backlog that comes from somewhere else than the
+// router. done hears once it is durable.
+func (l *lane) inject(d *delivery, from string, done func(error)) {
+	l.metrics.entered(d.rule, from)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spilling++
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
+		l.spilled(d, pos, n, err)
+		done(err)
+	}})
+	if err != nil {
+		l.spilling--
+		done(err)
+	}
+}
+
+// waitRate waits for the sink's rate; false means that the bus is stopping.
+func (c *laneConf) waitRate(ctx context.Context) bool {
+	return c.limiter == nil || c.limiter.Wait(ctx) == nil
+}

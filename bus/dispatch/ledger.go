@@ -1,0 +1,296 @@
+package dispatch
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+
+	"sluice/bus"
+)
+
+// ledger keeps the books of one stream, or of one key of it: which records of
+// which packs are not settled yet.
+//
+// Every snapshot of it also says what is settled beside what is not, and a
+// restart begins from the last snapshot: so a crash repeats what was under way,
+// and not everything behind one slow delivery.
+type ledger struct {
+	// ordered ledgers have a floor: a settled pack stays in the books until those
+	// before it are settled too. The packs of the others are removed from the store
+	// one by one, and stay in the books until drop says that they are gone.
+	ordered bool
+	// whole is told each pack that is read and settled; freed, that something was
+	// settled. Both are called without the lock, and may be nil.
+	whole func(seq uint64)
+	freed func()
+
+	mu      sync.Mutex
+	pages   map[uint64]*page
+	order   []uint64          // ordered only: the pages by number
+	next    uint64            // the number after the last page
+	open    int               // records that are not settled
+	bytes   int               // of the packs that are not settled
+	marks   map[uint64][]byte // from the snapshot, of packs that were not read again yet
+	changed bool              // since the last snapshot
+}
+
+// page is one pack in the ledger.
+type page struct {
+	left  []int32 // by record: the deliveries that are not settled
+	open  int     // records that are not settled
+	bytes int
+	marks []byte // a bit for each settled record
+	read  bool   // all of its records are known; until then the page stays
+}
+
+func newLedger(ordered bool) *ledger {
+	return &ledger{ordered: ordered, pages: map[uint64]*page{}, marks: map[uint64][]byte{}, next: 1}
+}
+
+// begin opens the page of a pack of n records: each counts as one delivery that
+// is not settled, but for those that the snapshot knows as settled. A page that
+// is open already stays as it is. Call read once every record was looked at.
+func (l *ledger) begin(seq uint64, n, bytes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.pages[seq]; ok {
+		return
+	}
+	p := &page{left: make([]int32, n), open: n, bytes: bytes, marks: make([]byte, (n+7)/8)}
+	before := l.marks[seq]
+	delete(l.marks, seq)
+	for i := range n {
+		p.left[i] = 1
+		if i/8 < len(before) && before[i/8]&(1<<(i%8)) != 0 {
+			p.settle(i)
+		}
+	}
+	l.pages[seq] = p
+	if l.ordered {
+		l.order = append(l.order, seq)
+	}
+	l.next = max(l.next, seq+1)
+	l.open += p.open
+	l.bytes += bytes
+	l.changed = true
+}
+
+func (p *page) settle(i int) {
+	p.left[i] = 0
+	p.open--
+	p.marks[i/8] |= 1 << (i % 8)
+}
+
+// start says into how many deliveries an open record was routed; 0 settles it.
+func (l *ledger) start(pos bus.Position, deliveries int) {
+	if deliveries == 0 {
+		l.settle(pos)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.pages[pos.Seq]; p != nil && p.left[pos.Index] > 0 {
+		p.left[pos.Index] = int32(deliveries)
+	}
+}
+
+// read says that every record of a pack was looked at.
+func (l *ledger) read(seq uint64) {
+	l.mu.Lock()
+	p := l.pages[seq]
+	if p == nil || p.read {
+		l.mu.Unlock()
+		return
+	}
+	p.read = true
+	l.finish(seq, p)
+}
+
+// settle ends one delivery of a record.
+func (l *ledger) settle(pos bus.Position) {
+	l.mu.Lock()
+	p := l.pages[pos.Seq]
+	if p == nil || pos.Index >= len(p.left) || p.left[pos.Index] == 0 {
+		l.mu.Unlock()
+		return
+	}
+	if p.left[pos.Index]--; p.left[pos.Index] > 0 {
+		l.mu.Unlock()
+		return
+	}
+	p.settle(pos.Index)
+	l.open--
+	l.changed = true
+	l.finish(pos.Seq, p)
+	if l.freed != nil {
+		l.freed()
+	}
+}
+
+// finish closes a page that is read and settled. It is called with the lock and
+// gives it up.
+func (l *ledger) finish(seq uint64, p *page) {
+	if !p.read || p.open > 0 {
+		l.mu.Unlock()
+		return
+	}
+	l.bytes -= p.bytes
+	if l.ordered {
+		l.dropFront()
+	}
+	l.mu.Unlock()
+	if l.whole != nil {
+		l.whole(seq)
+	}
+}
+
+func (l *ledger) dropFront() {
+	for len(l.order) > 0 {
+		p := l.pages[l.order[0]]
+		if !p.read || p.open > 0 {
+			return
+		}
+		delete(l.pages, l.order[0])
+		l.order = l.order[1:]
+	}
+	l.order = nil
+}
+
+// drop forgets a pack that the store has removed.
+func (l *ledger) drop(seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pages, seq)
+	l.changed = true
+}
+
+// settled tells whether a record of an open page is settled.
+func (l *ledger) settled(pos bus.Position) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.pages[pos.Seq]
+	return p == nil || pos.Index >= len(p.left) || p.left[pos.Index] == 0
+}
+
+// load is how much is open: records and bytes.
+func (l *ledger) load() (records, bytes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open, l.bytes
+}
+
+// floor is the number of the first pack of an ordered ledger that is not settled;
+// the number after the last one when all are.
+func (l *ledger) floor() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lowest()
+}
+
+func (l *ledger) lowest() uint64 {
+	if len(l.order) > 0 {
+		return l.order[0]
+	}
+	return l.next
+}
+
+// forget drops what the snapshot said about packs below seq: they are gone.
+func (l *ledger) forget(below uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.marks) > 0 {
+		maps.DeleteFunc(l.marks, func(seq uint64, _ []byte) bool { return seq < below })
+	}
+}
+
+// A snapshot is, in uvarints, the floor and the number of packs that have
+// settled records, and for each of them its number, the length of its marks in
+// bytes, and the marks.
+
+// snapshot appends the state to dst.
+func (l *ledger) snapshot(dst []byte) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changed = false
+	marks := maps.Clone(l.marks)
+	for seq, p := range l.pages {
+		if p.open < len(p.left) {
+			marks[seq] = p.marks
+		}
+	}
+	dst = binary.AppendUvarint(dst, l.lowest())
+	dst = binary.AppendUvarint(dst, uint64(len(marks)))
+	for _, seq := range slices.Sorted(maps.Keys(marks)) {
+		dst = binary.AppendUvarint(dst, seq)
+		dst = binary.AppendUvarint(dst, uint64(len(marks[seq])))
+		dst = append(dst, marks[seq]...)
+	}
+	return dst
+}
+
+// dirty tells whether anything changed since the last snapshot.
+func (l *ledger) dirty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+var errSnapshot = errors.New("the saved state is unreadable")
+
+// restore begins from a snapshot.
+func (l *ledger) restore(src []byte) (err error) {
+	uvarint := func() uint64 {
+		n, size := binary.Uvarint(src)
+		if size <= 0 {
+			err = errSnapshot
+			return 0
+		}
+		src = src[size:]
+		return n
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next = max(uvarint(), 1)
+	for range uvarint() {
+		seq, size := uvarint(), uvarint()
+		if err != nil || size > uint64(len(src)) {
+			return errSnapshot
+		}
+		l.marks[seq] = slices.Clone(src[:size])
+		src = src[size:]
+	}
+	return err
+}
+
+// readPages is the number of open packs of which every record was looked at.
+func (l *ledger) readPages() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.pages {
+		if p.read {
+			n++
+		}
+	}
+	return n
+}
+
+// marked tells whether a record is settled as far as the ledger knows: unlike
+// settled, it says no for a pack that was never opened.
+func (l *ledger) marked(pos bus.Position) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	marks := l.marks[pos.Seq]
+	if p := l.pages[pos.Seq]; p != nil {
+		marks = p.marks
+	}
+	return pos.Index/8 < len(marks) && marks[pos.Index/8]&(1<<(pos.Index%8)) != 0
+}
+
+// touch makes the ledger dirty.
+func (l *ledger) touch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changed = true
+}

@@ -1,0 +1,197 @@
+package dispatch
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/bus"
+)
+
+// metrics are the counters of the engine. What has a state rather than a history
+// is read from the lanes when it is asked for: see collector.go.
+type metrics struct {
+	accepted    *prometheus.CounterVec
+	refused     *prometheus.CounterVec
+	recovered   prometheus.Counter
+	routed      prometheus.Counter
+	unmatched   prometheus.Counter
+	matchErrors prometheus.Counter
+	damaged     *prometheus.CounterVec
+	matches     *prometheus.CounterVec
+	entered     *prometheus.CounterVec
+	deliveries  *prometheus.CounterVec
+	attempts    *prometheus.CounterVec
+	spilled     *prometheus.CounterVec
+	purged      *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	age         *prometheus.HistogramVec
+	writes      *prometheus.CounterVec
+	records     *prometheus.CounterVec
+	writeTime   *prometheus.HistogramVec
+	deadReasons *prometheus.CounterVec
+
+	mu    sync.Mutex
+	rules map[string]*ruleStat
+}
+
+// How a delivery came to a lane: the label "from" of sluice_deliveries_entered_total.
+const (
+	fromEvent   = "event"
+	fromStore   = "store" // left by an earlier process
+	fromRedrive = "redrive"
+	fromReplay  = "replay"
+)
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "sluice", Name: name, Help: help}, labels)
+	}
+	single := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "sluice", Name: name, Help: help})
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "sluice", Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	return &metrics{
+		accepted:    counter("events_accepted_total", "Events that were stored durably, by source.", "source"),
+		refused:     counter("events_refused_total", "Events that the store did not take, by source and reason.", "source", "reason"),
+		recovered:   single("events_recovered_total", "Events that an earlier process had accepted and not settled."),
+		routed:      single("events_routed_total", "Events that at least one rule matched."),
+		unmatched:   single("events_unmatched_total", "Events that no rule matched."),
+		matchErrors: single("match_errors_total", "Events that the rules could not be applied to."),
+		damaged:     counter("records_damaged_total", "Records that were unreadable in the store, by stream.", "stream"),
+		matches:     counter("rule_matches_total", "Events that matched, by rule.", "rule"),
+		entered:     counter("deliveries_entered_total", "Deliveries that came into being, by rule, sink and where from.", "rule", "sink", "from"),
+		deliveries:  counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
+		attempts:    counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
+		spilled:     counter("deliveries_spilled_total", "Deliveries that went through the backlog, by sink.", "sink"),
+		purged:      counter("dead_letters_purged_total", "Dead letters that were removed by hand, by sink.", "sink"),
+		duration: histogram("delivery_attempt_duration_seconds", "How long one attempt took, by sink.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900}, "sink"),
+		age: histogram("delivery_age_seconds", "Time from the acceptance of an event to its delivery, by sink.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 60, 300, 1800, 3600, 21600, 86400}, "sink"),
+		writes:  counter("store_writes_total", "Packs written, by stream.", "stream"),
+		records: counter("store_records_total", "Records written, by stream.", "stream"),
+		writeTime: histogram("store_write_duration_seconds", "How long one write took, by stream.",
+			[]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}, "stream"),
+		deadReasons: counter("dead_letters_total", "Deliveries that became dead letters, by sink and reason.", "sink", "reason"),
+		rules:       map[string]*ruleStat{},
+	}
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.accepted, m.refused, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.matches,
+		m.entered, m.deliveries, m.attempts, m.spilled, m.purged, m.duration, m.age, m.writes, m.records,
+		m.writeTime, m.deadReasons,
+	}
+}
+
+// refusal is the label of an error of the store.
+func refusal(err error) string {
+	switch {
+	case errors.Is(err, bus.ErrFull):
+		return "full"
+	case errors.Is(err, bus.ErrOverloaded):
+		return "overloaded"
+	case errors.Is(err, bus.ErrClosed):
+		return "closed"
+	case errors.Is(err, bus.ErrTooLarge):
+		return "too_large"
+	}
+	return "unavailable"
+}
+
+// wrote counts the packs of one stream.
+func (m *metrics) wrote(stream string) func(records, bytes int, took time.Duration, err error) {
+	writes, records, took := m.writes.WithLabelValues(stream), m.records.WithLabelValues(stream), m.writeTime.WithLabelValues(stream)
+	return func(n, _ int, d time.Duration, err error) {
+		if err == nil {
+			writes.Inc()
+			records.Add(float64(n))
+			took.Observe(d.Seconds())
+		}
+	}
+}
+
+// laneMetrics are the counters of one sink, looked up once.
+type laneMetrics struct {
+	m        *metrics
+	sink     string
+	spilled  prometheus.Counter
+	duration prometheus.Observer
+	age      prometheus.Observer
+	ok       prometheus.Counter
+	live     *liveCounts
+}
+
+// liveCounts add up what came into a lane and what ended there, for the check
+// that nothing vanishes: entered = delivered + dead + open.
+type liveCounts struct {
+	entered, delivered, dead atomic.Int64
+}
+
+func (m *metrics) lane(sink string) laneMetrics {
+	return laneMetrics{
+		m: m, sink: sink,
+		spilled:  m.spilled.WithLabelValues(sink),
+		duration: m.duration.WithLabelValues(sink),
+		age:      m.age.WithLabelValues(sink),
+		ok:       m.attempts.WithLabelValues(sink, "ok"),
+		live:     &liveCounts{},
+	}
+}
+
+func (l *laneMetrics) entered(rule, from string) {
+	l.live.entered.Add(1)
+	l.m.entered.WithLabelValues(rule, l.sink, from).Inc()
+}
+
+func (l *laneMetrics) attempt(class string, took time.Duration) {
+	l.duration.Observe(took.Seconds())
+	if class == "ok" {
+		l.ok.Inc()
+		return
+	}
+	l.m.attempts.WithLabelValues(l.sink, class).Inc()
+}
+
+func (l *laneMetrics) delivered(rule string, age time.Duration) {
+	l.live.delivered.Add(1)
+	l.age.Observe(age.Seconds())
+	l.m.deliveries.WithLabelValues(rule, l.sink, "delivered").Inc()
+}
+
+func (l *laneMetrics) buried(rule, reason string) {
+	l.live.dead.Add(1)
+	l.m.deliveries.WithLabelValues(rule, l.sink, "dead_lettered").Inc()
+	l.m.deadReasons.WithLabelValues(l.sink, reason).Inc()
+}
+
+// ruleStat outlives reloads, so that a rule keeps its history.
+type ruleStat struct {
+	matches prometheus.Counter
+	count   atomic.Int64
+	last    atomic.Int64 // unix nanoseconds
+}
+
+func (m *metrics) rule(name string) *ruleStat {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.rules[name]
+	if s == nil {
+		s = &ruleStat{matches: m.matches.WithLabelValues(name)}
+		m.rules[name] = s
+	}
+	return s
+}
+
+func (r *ruleStat) matched(at time.Time) {
+	r.matches.Inc()
+	r.count.Add(1)
+	r.last.Store(at.UnixNano())
+}

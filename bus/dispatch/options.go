@@ -1,0 +1,128 @@
+package dispatch
+
+import (
+	"fmt"
+	"time"
+
+	"sluice/config/value"
+)
+
+// Options are the delivery policy of one sink: what stands beside the kind in
+// the config. Start from DefaultOptions.
+type Options struct {
+	Timeout      value.Duration `yaml:"timeout" doc:"How long one attempt may take, at most 15m."`
+	Concurrency  int            `yaml:"concurrency" doc:"How many attempts may run at the same time."`
+	Rate         value.Rate     `yaml:"rate" doc:"How many attempts may start in a time, such as 100/s; unlimited when left out."`
+	Retry        Retry          `yaml:"retry" doc:"When a failed delivery is tried again, and when it is given up."`
+	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
+	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
+	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed."`
+	Verdicts     map[int]string `yaml:"verdicts" doc:"What a status means here: retry, permanent or delivered. Overrides the default table."`
+}
+
+// Retry says when a failed delivery is tried again. A preset fills in what is
+// not given; a schedule replaces the exponential delays.
+type Retry struct {
+	Preset      string           `yaml:"preset" doc:"default, eventbridge, fast, standard-webhooks or none."`
+	MaxAttempts int              `yaml:"max_attempts" doc:"How many attempts there are in all; 0 for as many as fit in max_age."`
+	MaxAge      value.Duration   `yaml:"max_age" doc:"How long after it was accepted an event is still tried."`
+	Initial     value.Duration   `yaml:"initial" doc:"The delay before the second attempt."`
+	Max         value.Duration   `yaml:"max" doc:"The longest delay between two attempts."`
+	Multiplier  float64          `yaml:"multiplier" doc:"How much longer each delay is than the one before."`
+	Jitter      string           `yaml:"jitter" doc:"full (anything up to the delay), equal (at least half of it) or none."`
+	Schedule    []value.Duration `yaml:"schedule" doc:"The delays one by one; after the last the delivery is given up."`
+}
+
+// Breaker says when a sink that keeps failing is left alone. While it is open,
+// deliveries wait in the backlog and one of them at a time is sent as a probe.
+type Breaker struct {
+	Failures   int            `yaml:"failures" doc:"So many failures in a row open the breaker; 0 never does."`
+	ProbeAfter value.Duration `yaml:"probe_after" doc:"How long an open breaker waits before its first probe."`
+	ProbeMax   value.Duration `yaml:"probe_max" doc:"The longest wait between two probes."`
+}
+
+// MaxTimeout is the longest attempt there is.
+const MaxTimeout = 15 * time.Minute
+
+// DefaultOptions are the options of a sink that says nothing about them.
+func DefaultOptions() Options {
+	return Options{
+		Timeout:      value.Duration(30 * time.Second),
+		Concurrency:  32,
+		SpillAfter:   value.Duration(time.Second),
+		StartupGrace: value.Duration(time.Minute),
+		Retry:        Retry{Preset: "default"},
+		Breaker:      Breaker{Failures: 10, ProbeAfter: value.Duration(time.Second), ProbeMax: value.Duration(time.Minute)},
+	}
+}
+
+// Validate finds what is wrong with the options as a whole.
+func (o Options) Validate() []value.Fault {
+	var faults []value.Fault
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
+	}
+	if t := time.Duration(o.Timeout); t <= 0 || t > MaxTimeout {
+		fault("timeout", "must be more than 0 and at most %s, is %s", value.Duration(MaxTimeout), o.Timeout)
+	}
+	if o.Concurrency < 1 || o.Concurrency > 10000 {
+		fault("concurrency", "must be from 1 to 10000, is %d", o.Concurrency)
+	}
+	if time.Duration(o.SpillAfter) < 10*time.Millisecond {
+		fault("spill_after", "must be at least 10ms, is %s", o.SpillAfter)
+	}
+	if o.StartupGrace < 0 {
+		fault("startup_grace", "must not be negative")
+	}
+	if o.Breaker.Failures < 0 {
+		fault("breaker.failures", "must not be negative")
+	}
+	if o.Breaker.Failures > 0 && o.Breaker.ProbeAfter <= 0 {
+		fault("breaker.probe_after", "must be more than 0")
+	}
+	if o.Breaker.ProbeMax < o.Breaker.ProbeAfter {
+		fault("breaker.probe_max", "must not be below probe_after (%s)", o.Breaker.ProbeAfter)
+	}
+	for status, verdict := range o.Verdicts {
+		if status < 100 || status > 599 {
+			fault("verdicts", "%d is not an HTTP status", status)
+		}
+		if _, ok := verdictNames[verdict]; !ok {
+			fault("verdicts", "%d: %q is not retry, permanent or delivered", status, verdict)
+		}
+	}
+	return append(faults, o.Retry.validate()...)
+}
+
+func (r Retry) validate() []value.Fault {
+	var faults []value.Fault
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: "retry." + key, Msg: fmt.Sprintf(format, args...)})
+	}
+	if _, ok := presets[r.Preset]; !ok {
+		fault("preset", "%q is none of %s", r.Preset, presetNames())
+	}
+	if r.MaxAttempts < 0 {
+		fault("max_attempts", "must not be negative")
+	}
+	if r.Multiplier != 0 && r.Multiplier < 1 {
+		fault("multiplier", "must be at least 1")
+	}
+	if r.Initial < 0 || r.Max < 0 || r.MaxAge < 0 {
+		fault("initial", "delays and ages must not be negative")
+	}
+	if r.Initial > 0 && r.Max > 0 && r.Max < r.Initial {
+		fault("max", "must not be below initial (%s)", r.Initial)
+	}
+	switch r.Jitter {
+	case "", "full", "equal", "none":
+	default:
+		fault("jitter", "%q is not full, equal or none", r.Jitter)
+	}
+	for _, d := range r.Schedule {
+		if d < 0 {
+			fault("schedule", "a delay must not be negative")
+		}
+	}
+	return faults
+}

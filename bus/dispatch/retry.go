@@ -1,0 +1,226 @@
+package dispatch
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"sluice/bus"
+)
+
+// retries keeps the deliveries that wait for their next attempt. Each has a
+// record in RETRIES; in memory there is its time and place, and the delivery
+// itself while that takes little room.
+type retries struct {
+	d     *Dispatcher
+	books *ledger
+
+	mu     sync.Mutex
+	heap   retryHeap
+	bytes  int // of the deliveries kept in memory
+	counts map[string]int
+	wake   chan struct{}
+}
+
+// retry is one delivery that waits.
+type retry struct {
+	due  time.Time
+	pos  bus.Position
+	sink string
+	d    *delivery // nil: read it when it is due
+}
+
+const (
+	retryMemory = 32 << 20 // bytes of waiting deliveries that are kept in memory
+	retryAhead  = 16 << 20 // bytes on their way into the backlog that make due retries wait
+)
+
+func newRetries(d *Dispatcher) *retries {
+	r := &retries{d: d, books: newLedger(false), counts: map[string]int{}, wake: make(chan struct{}, 1)}
+	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, seq) }
+	return r
+}
+
+// schedule makes a delivery durable as a retry and waits for that; then what
+// covered it before is settled, and it leaves its lane.
+func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
+	d.due = due
+	durable := make(chan struct{})
+	err := r.d.retryWriter.submit(write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
+		defer close(durable)
+		if err != nil {
+			r.d.abandoned(d, err)
+			l.leave(d)
+			return
+		}
+		r.books.begin(pos.Seq, n, 0)
+		r.add(retry{due: due, pos: pos, sink: d.sink, d: d.successor(origin{r.books, pos})})
+		if pos.Index == n-1 {
+			r.books.read(pos.Seq)
+		}
+		l.settle(d)
+	}})
+	if err != nil { // shutting down
+		l.leave(d)
+		return
+	}
+	<-durable
+}
+
+func (r *retries) add(w retry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.d != nil {
+		if size := w.d.event.Size(); r.bytes+size <= retryMemory {
+			r.bytes += size
+		} else {
+			w.d = nil
+		}
+	}
+	r.counts[w.sink]++
+	heap.Push(&r.heap, w)
+	if r.heap[0].pos == w.pos {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// waiting is how many deliveries of a sink wait.
+func (r *retries) waiting(sink string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counts[sink]
+}
+
+// next takes the first retry that is due, or tells how long until there is one.
+func (r *retries) next(now time.Time) (w retry, in time.Duration, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.heap) == 0 {
+		return w, time.Hour, false
+	}
+	if first := r.heap[0].due; first.After(now) {
+		return w, first.Sub(now), false
+	}
+	w = heap.Pop(&r.heap).(retry)
+	r.counts[w.sink]--
+	if w.d != nil {
+		r.bytes -= w.d.event.Size()
+	}
+	return w, 0, true
+}
+
+// run brings due retries back to their lanes until ctx ends.
+func (r *retries) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		w, in, ok := r.next(time.Now())
+		if ok {
+			r.bring(ctx, w)
+			continue
+		}
+		// The clock may be set while this sleeps: look at it now and then.
+		timer.Reset(min(in, time.Minute))
+		select {
+		case <-timer.C:
+		case <-r.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// bring offers a due retry to its lane.
+func (r *retries) bring(ctx context.Context, w retry) {
+	for r.d.backlogWriter.backlog() > retryAhead && ctx.Err() == nil {
+		pause(ctx, 10*time.Millisecond)
+	}
+	if w.d == nil {
+		d, err := r.load(ctx, w)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, bus.ErrNotFound), errors.Is(err, errDeliveryRecord):
+			r.d.damaged(bus.Retries, w.pos, err)
+			r.books.settle(w.pos)
+			return
+		case err != nil:
+			r.d.log.Warn("cannot read a retry; trying again", "sink", w.sink, "err", err)
+			w.due = time.Now().Add(time.Second)
+			r.add(w)
+			return
+		}
+		w.d = d
+	}
+	r.d.lane(w.sink).offer(w.d)
+}
+
+func (r *retries) load(ctx context.Context, w retry) (*delivery, error) {
+	pack, err := r.d.retryStream.Get(ctx, w.pos.Seq)
+	if err != nil {
+		return nil, err
+	}
+	if w.pos.Index >= len(pack.Records) {
+		return nil, bus.ErrNotFound
+	}
+	d, err := decodeDelivery(pack.Records[w.pos.Index], w.sink)
+	if err != nil {
+		return nil, err
+	}
+	d.origin = origin{r.books, w.pos}
+	return d, nil
+}
+
+// recover reads what an earlier process left: the packs up to head.
+func (r *retries) recover(ctx context.Context, head uint64) error {
+	err := eachPack(ctx, r.d.retryStream, 1, func(pack bus.Pack) bool {
+		if pack.Seq <= head {
+			r.recoverPack(pack)
+		}
+		return pack.Seq < head
+	})
+	if err == nil {
+		r.books.forget(head + 1)
+	}
+	return err
+}
+
+func (r *retries) recoverPack(pack bus.Pack) {
+	r.books.begin(pack.Seq, len(pack.Records), 0)
+	for i, rec := range pack.Records {
+		pos := bus.Position{Seq: pack.Seq, Index: i}
+		if r.books.settled(pos) {
+			continue
+		}
+		d, err := decodeDelivery(rec, pack.Key)
+		if err != nil {
+			r.d.damaged(bus.Retries, pos, err)
+			r.books.settle(pos)
+			continue
+		}
+		d.origin = origin{r.books, pos}
+		// The sink may be gone from the config: it keeps a lane all the same.
+		r.d.lane(pack.Key).metrics.entered(d.rule, fromStore)
+		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d})
+	}
+	r.books.read(pack.Seq)
+}
+
+// retryHeap orders by time.
+type retryHeap []retry
+
+func (h retryHeap) Len() int           { return len(h) }
+func (h retryHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h retryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *retryHeap) Push(x any)        { *h = append(*h, x.(retry)) }
+func (h *retryHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = retry{}
+	*h = old[:len(old)-1]
+	return last
+}

@@ -1,0 +1,195 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/bus"
+	"sluice/rules"
+)
+
+// The names that stand in place of a rule's. No rule can be called so.
+const (
+	UnmatchedRule = "(unmatched)" // the delivery of an event that no rule matched
+	ReplayRule    = "(replay)"    // a replay that was given its sinks
+)
+
+// Route is one rule and the sinks that its events go to.
+type Route struct {
+	Name    string
+	Pattern rules.Pattern
+	To      []string
+}
+
+// routing is what the router works with: replaced whole by a reload.
+type routing struct {
+	version   string
+	set       *rules.Set
+	routes    []Route
+	lanes     [][]*lane // by rule
+	unmatched []*lane
+	ruleStats []*ruleStat
+}
+
+// target is one (rule, sink) that an event goes to.
+type target struct {
+	rule string
+	lane *lane
+}
+
+// targets appends where an event goes: nothing when no rule matches and there is
+// no sink for that.
+func (r *routing) targets(e bus.Event, hits []int, to []target) []target {
+	for _, hit := range hits {
+		for _, l := range r.lanes[hit] {
+			to = append(to, target{r.routes[hit].Name, l})
+		}
+	}
+	if len(hits) == 0 {
+		for _, l := range r.unmatched {
+			to = append(to, target{UnmatchedRule, l})
+		}
+	}
+	return to
+}
+
+// How much the router may have on its way at once. Beyond it the router waits:
+// the events are safe in the log.
+const (
+	windowEvents = 16384
+	windowBytes  = 64 << 20
+)
+
+// router reads the log in order, matches each event once, and offers what
+// follows to the lanes.
+type router struct {
+	d      *Dispatcher
+	books  *ledger
+	stream bus.Stream
+	head   uint64 // the last pack that was there at the start
+	room   chan struct{}
+
+	hits []int
+	to   []target
+}
+
+func newRouter(d *Dispatcher) *router {
+	r := &router{d: d, books: d.events, stream: d.store.Stream(bus.Events), room: make(chan struct{}, 1)}
+	r.books.freed = func() {
+		select {
+		case r.room <- struct{}{}:
+		default:
+		}
+	}
+	return r
+}
+
+// run routes until ctx ends.
+func (r *router) run(ctx context.Context) {
+	var reader bus.Reader
+	from := r.books.floor()
+	for ctx.Err() == nil {
+		var err error
+		if reader == nil {
+			reader, err = r.stream.Read(ctx, "", from)
+		}
+		var pack bus.Pack
+		if err == nil {
+			pack, err = reader.Next(ctx)
+		}
+		if err == nil {
+			if r.awaitRoom(ctx) {
+				r.routePack(pack)
+				from = pack.Seq + 1
+			}
+			continue
+		}
+		if reader != nil {
+			_ = reader.Close()
+			reader = nil
+		}
+		if ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
+			r.d.log.Warn("cannot read the log; trying again", "err", err)
+			pause(ctx, time.Second)
+		} else if ctx.Err() == nil {
+			<-ctx.Done()
+		}
+	}
+	if reader != nil {
+		_ = reader.Close()
+	}
+}
+
+// awaitRoom waits while too much is on its way. False means that ctx ended.
+func (r *router) awaitRoom(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		events, bytes := r.books.load()
+		if events < windowEvents && bytes < windowBytes {
+			return true
+		}
+		select {
+		case <-r.room:
+		case <-ctx.Done():
+		}
+	}
+	return false
+}
+
+func (r *router) routePack(pack bus.Pack) {
+	size := 0
+	for _, rec := range pack.Records {
+		size += len(rec)
+	}
+	r.books.begin(pack.Seq, len(pack.Records), size)
+	r.books.forget(pack.Seq)
+	table := r.d.routing.Load()
+	for i, rec := range pack.Records {
+		pos := bus.Position{Seq: pack.Seq, Index: i}
+		if r.books.settled(pos) {
+			continue // known from before a restart
+		}
+		if pack.Seq <= r.head {
+			r.d.metrics.recovered.Inc()
+		}
+		event, err := bus.DecodeRecord(rec)
+		if rec == nil || err != nil {
+			r.d.damaged(bus.Events, pos, err)
+			r.books.settle(pos)
+			continue
+		}
+		r.route(table, event, pos, pack.Time)
+	}
+	r.books.read(pack.Seq)
+}
+
+// route matches one event and offers it to the lanes.
+func (r *router) route(table *routing, event bus.Event, pos bus.Position, accepted time.Time) {
+	var err error
+	r.hits, err = table.set.MatchEvent(event, r.hits[:0])
+	if err != nil {
+		// An event was validated at the door, so this is a fault of ours. It is
+		// kept from vanishing: it counts as unmatched, loudly.
+		r.d.metrics.matchErrors.Inc()
+		r.d.log.Error("cannot match an event", "event_id", event.ID(), "source", event.Source(), "err", err)
+		r.hits = r.hits[:0]
+	}
+	for _, hit := range r.hits {
+		table.ruleStats[hit].matched(accepted)
+	}
+	if len(r.hits) == 0 {
+		r.d.metrics.unmatched.Inc()
+	} else {
+		r.d.metrics.routed.Inc()
+	}
+	r.to = table.targets(event, r.hits, r.to[:0])
+	r.d.fates.accepted(event, pos, accepted, table, r.hits)
+	r.books.start(pos, len(r.to))
+	for _, t := range r.to {
+		t.lane.metrics.entered(t.rule, fromEvent)
+		t.lane.offer(&delivery{
+			event: event, id: deliveryID(event, t.rule, t.lane.name, ""), rule: t.rule, sink: t.lane.name,
+			accepted: accepted, origin: origin{r.books, pos},
+		})
+	}
+}

@@ -1,0 +1,209 @@
+package dispatch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sluice/bus"
+)
+
+// What is kept in the log's state table: the ledgers, which sinks are held, and
+// the jobs.
+const (
+	ledgersKey = "ledgers"
+	holdPrefix = "hold."
+	jobPrefix  = "job."
+)
+
+// savedLedger is the snapshot of one ledger. Stream is the stream's ID when it
+// was taken: a snapshot of a stream that was made anew says nothing.
+type savedLedger struct {
+	Stream   string `json:"stream"`
+	Snapshot []byte `json:"snapshot"`
+	Depth    int    `json:"depth,omitempty"` // of a backlog: the deliveries not read
+}
+
+// ledgers visits every ledger under the name that it is saved by.
+func (d *Dispatcher) ledgers(visit func(name string, books *ledger, stream bus.Stream, l *lane)) {
+	visit(bus.Events, d.events, d.router.stream, nil)
+	visit(bus.Retries, d.retries.books, d.retryStream, nil)
+	visit(bus.DeadLetters, d.dead.books, d.dead.stream, nil)
+	for _, l := range d.allLanes() {
+		visit(bus.Backlog+"/"+l.name, l.books, d.backlogStream, l)
+	}
+}
+
+// commit saves the ledgers when they have changed.
+func (d *Dispatcher) commit(ctx context.Context) error {
+	dirty := false
+	d.ledgers(func(_ string, books *ledger, _ bus.Stream, _ *lane) { dirty = dirty || books.dirty() })
+	if !dirty {
+		return nil
+	}
+	saved := map[string]savedLedger{}
+	d.ledgers(func(name string, books *ledger, stream bus.Stream, l *lane) {
+		s := savedLedger{Stream: stream.ID(), Snapshot: books.snapshot(nil)}
+		if l != nil {
+			s.Depth = l.backlogDepth()
+			if s.Depth == 0 && len(s.Snapshot) <= 2 {
+				return // an empty backlog
+			}
+		}
+		saved[name] = s
+	})
+	text, err := json.Marshal(saved)
+	if err != nil {
+		return err
+	}
+	if err := d.store.PutState(ctx, ledgersKey, text); err != nil {
+		d.events.touch() // try again next time
+		return err
+	}
+	return nil
+}
+
+// commitEvery is how often the ledgers are saved, and commitShare the share of
+// the time that saving them may take.
+const (
+	commitEvery = 50 * time.Millisecond
+	commitShare = 20
+)
+
+// keepState commits until ctx ends.
+func (d *Dispatcher) keepState(ctx context.Context) {
+	wait := commitEvery
+	for {
+		pause(ctx, wait)
+		if ctx.Err() != nil {
+			return
+		}
+		start := time.Now()
+		if err := d.commit(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("cannot save what is settled; a crash now would repeat more than usual", "err", err)
+			wait = time.Second
+			continue
+		}
+		wait = max(commitEvery, commitShare*time.Since(start))
+	}
+}
+
+// restore begins from what the last commit saved.
+func (d *Dispatcher) restore(ctx context.Context) error {
+	text, err := d.store.State(ctx, ledgersKey)
+	if errors.Is(err, bus.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	saved := map[string]savedLedger{}
+	if err := json.Unmarshal(text, &saved); err != nil {
+		return fmt.Errorf("%w: %w", errSnapshot, err)
+	}
+	for name := range saved {
+		if sink, ok := strings.CutPrefix(name, bus.Backlog+"/"); ok {
+			d.lane(sink)
+		}
+	}
+	d.ledgers(func(name string, books *ledger, stream bus.Stream, l *lane) {
+		s, ok := saved[name]
+		if !ok || err != nil {
+			return
+		}
+		if s.Stream != stream.ID() {
+			d.log.Warn("the stream was made anew; what was settled in it before is not known", "stream", name)
+			return
+		}
+		if err = books.restore(s.Snapshot); err == nil && l != nil {
+			l.old = s.Depth
+		}
+	})
+	return err
+}
+
+// Hold is why a sink gets nothing: it was paused, or it was disabled because it
+// answered 410. Its backlog is kept.
+type Hold struct {
+	Reason string    `json:"reason"` // paused or gone
+	Note   string    `json:"note,omitempty"`
+	Since  time.Time `json:"since"`
+}
+
+// The reasons of a Hold.
+const (
+	HoldPaused = "paused"
+	HoldGone   = "gone"
+)
+
+// Pause holds a sink back until Resume. What is under way ends; the rest waits
+// in the backlog. It is remembered over restarts.
+func (d *Dispatcher) Pause(ctx context.Context, sink, note string) error {
+	return d.hold(ctx, sink, &Hold{Reason: HoldPaused, Note: note, Since: time.Now()})
+}
+
+// Resume lets a paused or disabled sink go on.
+func (d *Dispatcher) Resume(ctx context.Context, sink string) error {
+	return d.hold(ctx, sink, nil)
+}
+
+func (d *Dispatcher) hold(ctx context.Context, sink string, h *Hold) error {
+	l := d.laneNamed(sink)
+	if l == nil {
+		return fmt.Errorf("sink %q: %w", sink, bus.ErrNotFound)
+	}
+	var text []byte
+	if h != nil {
+		var err error
+		if text, err = json.Marshal(h); err != nil {
+			return err
+		}
+	}
+	if err := d.store.PutState(ctx, holdPrefix+sink, text); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hold = h
+	if h == nil {
+		l.breaker = breaker{}
+	}
+	l.refresh()
+	return nil
+}
+
+// disable holds a sink that answered 410.
+func (d *Dispatcher) disable(l *lane, cause error) {
+	l.log.Error("the sink says that it is gone: it is disabled and its backlog kept; `sluice sinks resume` enables it", "err", cause)
+	h := &Hold{Reason: HoldGone, Note: cause.Error(), Since: time.Now()}
+	if err := d.hold(d.attempts, l.name, h); err != nil {
+		l.log.Warn("cannot save that the sink is disabled", "err", err)
+		l.mu.Lock()
+		l.hold = h
+		l.refresh()
+		l.mu.Unlock()
+	}
+}
+
+// restoreHolds reads which sinks are held.
+func (d *Dispatcher) restoreHolds(ctx context.Context) error {
+	keys, err := d.store.StateKeys(ctx, holdPrefix)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		text, err := d.store.State(ctx, key)
+		if err != nil {
+			return err
+		}
+		h := &Hold{}
+		if err := json.Unmarshal(text, h); err != nil {
+			return fmt.Errorf("state %s: %w", key, err)
+		}
+		d.lane(strings.TrimPrefix(key, holdPrefix)).hold = h
+	}
+	return nil
+}

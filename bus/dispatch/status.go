@@ -1,0 +1,191 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/bus"
+)
+
+// SinkStatus is how one sink is doing now.
+type SinkStatus struct {
+	Name        string
+	State       string // one of the State constants
+	Hold        *Hold  // why it is paused or disabled
+	Concurrency int    // attempts that may run at the same time
+	Queued      int    // in memory, waiting for their turn
+	InFlight    int    // attempts under way
+	Backlog     int    // on disk, not read yet
+	OldestAge   time.Duration
+	Retries     int // waiting for their next attempt
+	DeadLetters int
+	Delivered   int64 // since the start
+	LastOK      time.Time
+	LastError   string
+	LastErrorAt time.Time
+}
+
+// The states of a sink.
+const (
+	StateActive  = "active"
+	StatePaused  = "paused"       // by hand
+	StateGone    = "gone"         // it answered 410
+	StateBroken  = "breaker_open" // it keeps failing
+	StateRemoved = "removed"      // not in the config; its backlog is kept
+)
+
+// Sinks tells how every sink is doing, by name.
+func (d *Dispatcher) Sinks() []SinkStatus {
+	var all []SinkStatus
+	for _, l := range d.allLanes() {
+		all = append(all, l.status())
+	}
+	return all
+}
+
+func (l *lane) status() SinkStatus {
+	s := SinkStatus{
+		Name: l.name, State: StateActive, Retries: l.d.retries.waiting(l.name), DeadLetters: l.d.dead.total(l.name),
+		Delivered: l.metrics.live.delivered.Load(),
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len(), len(l.running)
+	s.Backlog = l.depth + l.old + l.spilling
+	s.LastOK, s.LastError, s.LastErrorAt = l.lastOKAt, l.lastErr, l.lastErrAt
+	if !l.oldest.IsZero() {
+		s.OldestAge = time.Since(l.oldest)
+	}
+	if l.conf != nil {
+		s.Concurrency = l.conf.options.Concurrency
+	}
+	switch {
+	case l.conf == nil:
+		s.State = StateRemoved
+	case l.hold != nil && l.hold.Reason == HoldGone:
+		s.State = StateGone
+	case l.hold != nil:
+		s.State = StatePaused
+	case l.breaker.open:
+		s.State = StateBroken
+	}
+	return s
+}
+
+// RuleStatus is what a rule has done since the start.
+type RuleStatus struct {
+	Name      string
+	To        []string
+	Matches   int64
+	LastMatch time.Time
+}
+
+// Rules lists the rules as they run now.
+func (d *Dispatcher) Rules() []RuleStatus {
+	table := d.routing.Load()
+	all := make([]RuleStatus, len(table.routes))
+	for i, r := range table.routes {
+		s := table.ruleStats[i]
+		all[i] = RuleStatus{Name: r.Name, To: r.To, Matches: s.count.Load()}
+		if last := s.last.Load(); last > 0 {
+			all[i].LastMatch = time.Unix(0, last)
+		}
+	}
+	return all
+}
+
+// Routes are the rules as they run now, with their patterns.
+func (d *Dispatcher) Routes() []Route { return d.routing.Load().routes }
+
+// Version is the version of the config that runs now.
+func (d *Dispatcher) Version() string { return d.routing.Load().version }
+
+// Balance is the sum that must come out even: every delivery that came into
+// being was delivered, is a dead letter, or is open somewhere that can be named.
+// While deliveries move the two sides may differ by those between two places; a
+// difference that stays is a fault.
+type Balance struct {
+	Entered, Delivered, Dead                    int64
+	Queued, Running, Spilling, Backlog, Retries int64
+}
+
+// Open is what has not ended.
+func (b Balance) Open() int64 { return b.Queued + b.Running + b.Spilling + b.Backlog + b.Retries }
+
+// Lost is the difference of the two sides: 0 when nothing has vanished.
+func (b Balance) Lost() int64 { return b.Entered - b.Delivered - b.Dead - b.Open() }
+
+// Balance adds up all sinks.
+func (d *Dispatcher) Balance() (b Balance) {
+	for _, l := range d.allLanes() {
+		l.mu.Lock()
+		live := l.metrics.live
+		b.Entered += live.entered.Load()
+		b.Delivered += live.delivered.Load()
+		b.Dead += live.dead.Load()
+		b.Queued += int64(l.queue.len())
+		b.Running += int64(len(l.running))
+		b.Spilling += int64(l.spilling)
+		b.Backlog += int64(l.depth)
+		l.mu.Unlock()
+		b.Retries += int64(l.d.retries.waiting(l.name))
+	}
+	return b
+}
+
+// Unsettled is how many events of the log are not settled, of those routed so far.
+func (d *Dispatcher) Unsettled() int {
+	n, _ := d.events.load()
+	return n
+}
+
+// Usage is how full the store is.
+func (d *Dispatcher) Usage() bus.Usage { return d.store.Usage() }
+
+// collector reads the metrics that are states when they are asked for.
+type collector struct{ d *Dispatcher }
+
+func gauge(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sluice_"+name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector. It sends nothing: the descriptions
+// come with the values (an unchecked collector), because the sinks change.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	put := func(name, help string, v float64, labels ...string) {
+		var names []string
+		if len(labels) > 0 {
+			names = []string{"sink"}
+		}
+		out <- prometheus.MustNewConstMetric(gauge(name, help, names...), prometheus.GaugeValue, v, labels...)
+	}
+	for _, s := range c.d.Sinks() {
+		put("sink_queued_deliveries", "Deliveries in memory that wait for their turn.", float64(s.Queued), s.Name)
+		put("sink_in_flight_deliveries", "Attempts under way.", float64(s.InFlight), s.Name)
+		put("sink_backlog_deliveries", "Deliveries on disk that wait for the sink.", float64(s.Backlog), s.Name)
+		put("sink_backlog_oldest_age_seconds", "Age of the oldest delivery in the backlog.", s.OldestAge.Seconds(), s.Name)
+		put("sink_retries_waiting", "Deliveries that wait for their next attempt.", float64(s.Retries), s.Name)
+		put("sink_dead_letters", "Dead letters that are kept.", float64(s.DeadLetters), s.Name)
+		put("sink_breaker_open", "1 while the breaker is open.", boolean(s.State == StateBroken), s.Name)
+		put("sink_held", "1 while the sink is paused or disabled.", boolean(s.Hold != nil), s.Name)
+	}
+	u := c.d.Usage()
+	put("store_bytes", "Bytes that the store holds.", float64(u.Stored))
+	put("store_limit_bytes", "Bytes that the store may hold.", float64(u.Limit))
+	if u.Free >= 0 {
+		put("store_free_bytes", "Bytes that are free on the volume of the store.", float64(u.Free))
+	}
+	put("events_unsettled", "Events on their way that have no other durable record.", float64(c.d.Unsettled()))
+	put("deliveries_open", "Deliveries that have not ended, of all sinks.", float64(c.d.Balance().Open()))
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
