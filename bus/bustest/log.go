@@ -134,6 +134,8 @@ func testClose(t *testing.T, h Harness) {
 	wantErr(t, "Append", err, bus.ErrClosed)
 	_, err = r.Next(ctx)
 	wantErr(t, "Next", err, bus.ErrClosed)
+	_, _, err = r.TryNext(ctx)
+	wantErr(t, "TryNext", err, bus.ErrClosed)
 	_, err = s.Read(ctx, "", 0)
 	wantErr(t, "Read", err, bus.ErrClosed)
 	_, err = s.Get(ctx, 1)

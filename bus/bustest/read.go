@@ -48,7 +48,7 @@ func testReadWaits(t *testing.T, h Harness) {
 	for i := range 20 {
 		c := nextLater(within(t), r)
 		if i%2 == 0 {
-			wantNothing(t, read(t, s, "", uint64(i+1))) // gives the other time to wait
+			wantNothing(t, read(t, s, "", uint64(i+1))) // gives the other time to begin
 		}
 		seq := add(t, s, "", fmt.Sprint(i))
 		a := <-c
@@ -199,6 +199,38 @@ func testReadGaps(t *testing.T, h Harness) {
 		t.Fatal(err)
 	}
 	wantSeqs(t, s, "", 0, seq)
+}
+
+func testTryNextFollows(t *testing.T, h Harness) {
+	s, ctx := h.Log.Stream(bus.Backlog), within(t)
+	all, one := read(t, s, "", 0), read(t, s, "a", 0)
+	for i := range 5 {
+		wantNothing(t, all)
+		wantNothing(t, one)
+		addN(t, s, "b", "e", 2)
+		seq := add(t, s, "a", fmt.Sprint(i))
+		for got := uint64(0); got < seq; {
+			p, ok, err := all.TryNext(ctx)
+			if err != nil || !ok {
+				t.Fatalf("behind pack %d of %d: %v, %v", got, seq, ok, err)
+			}
+			got = p.Seq
+		}
+		p, ok, err := one.TryNext(ctx)
+		if err != nil || !ok {
+			t.Fatalf("one of a key: %v, %v", ok, err)
+		}
+		wantPack(t, p, seq, "a", fmt.Sprint(i))
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	_, _, err := all.TryNext(over)
+	wantErr(t, "TryNext with a context that is over", err, context.Canceled)
+	if err := all.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = all.TryNext(ctx)
+	wantErr(t, "TryNext of a closed reader", err, bus.ErrClosed)
 }
 
 func testNextCancelled(t *testing.T, h Harness) {

@@ -28,8 +28,9 @@ type Op struct {
 	When   When
 }
 
-// The names of the operations, which are those of the methods. OpNext is seen
-// before it waits and, once there is a pack, before the reader moves past it.
+// The names of the operations, which are those of the methods. OpNext stands
+// for TryNext too; it is seen before the reader waits and, once there is a pack,
+// before it moves past that.
 const (
 	OpAppend    = "Append"
 	OpRead      = "Read"

@@ -21,68 +21,69 @@ type reader struct {
 
 // Next implements bus.Reader.
 func (r *reader) Next(ctx context.Context) (bus.Pack, error) {
-	l, op := r.stream.log, Op{Name: OpNext, Stream: r.stream.name, Key: r.key}
-	if err := l.enter(); err != nil {
-		return bus.Pack{}, err
-	}
-	defer l.running.Done()
-	if err := l.before(ctx, op); err != nil {
-		return bus.Pack{}, err
-	}
-	p, err := r.wait(ctx)
-	if err != nil {
-		return bus.Pack{}, err
-	}
-	if err := l.after(ctx, op); err != nil {
-		return bus.Pack{}, err
-	}
-	r.next = p.Seq + 1
-	return *p, nil
+	p, _, err := r.read(ctx, r.wait)
+	return p, err
 }
 
 // TryNext implements bus.Reader.
-func (r *reader) TryNext(ctx context.Context) (p bus.Pack, ok bool, err error) {
-	l := r.stream.log
-	err = l.locked(func() error {
-		if l.closed || r.isClosed() {
-			return fmt.Errorf("memlog: reading %s: %w", r.stream.name, bus.ErrClosed)
-		}
-		ok = r.stream.find(r.key, r.next) != nil
-		return nil
+func (r *reader) TryNext(ctx context.Context) (bus.Pack, bool, error) {
+	return r.read(ctx, func(context.Context) (*bus.Pack, error) {
+		p, _, err := r.look()
+		return p, err
 	})
-	if err != nil || !ok {
+}
+
+// read gives the pack that get finds, if any, between the hooks.
+func (r *reader) read(ctx context.Context, get func(context.Context) (*bus.Pack, error)) (bus.Pack, bool, error) {
+	l, op := r.stream.log, Op{Name: OpNext, Stream: r.stream.name, Key: r.key}
+	if err := l.enter(); err != nil {
 		return bus.Pack{}, false, err
 	}
-	p, err = r.Next(ctx)
-	return p, err == nil, err
+	defer l.running.Done()
+	if err := l.before(ctx, op); err != nil {
+		return bus.Pack{}, false, err
+	}
+	p, err := get(ctx)
+	if err != nil || p == nil {
+		return bus.Pack{}, false, err
+	}
+	if err := l.after(ctx, op); err != nil {
+		return bus.Pack{}, false, err
+	}
+	r.next = p.Seq + 1
+	return *p, true, nil
 }
 
 // wait gives the next pack once there is one.
 func (r *reader) wait(ctx context.Context) (*bus.Pack, error) {
-	l := r.stream.log
 	for {
-		var p *bus.Pack
-		var more chan struct{}
-		err := l.locked(func() error {
-			if l.closed || r.isClosed() {
-				return fmt.Errorf("memlog: reading %s: %w", r.stream.name, bus.ErrClosed)
-			}
-			if p = r.stream.find(r.key, r.next); p == nil {
-				more = r.stream.more(r.key)
-			}
-			return nil
-		})
+		p, more, err := r.look()
 		if err != nil || p != nil {
 			return p, err
 		}
 		select {
 		case <-more:
-		case <-l.done:
+		case <-r.stream.log.done:
 		case <-r.closed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// look gives the next pack if it is there; else more is closed when there is one.
+func (r *reader) look() (p *bus.Pack, more chan struct{}, err error) {
+	l := r.stream.log
+	err = l.locked(func() error {
+		if l.closed || r.isClosed() {
+			return fmt.Errorf("memlog: reading %s: %w", r.stream.name, bus.ErrClosed)
+		}
+		if p = r.stream.find(r.key, r.next); p == nil {
+			more = r.stream.more(r.key)
+		}
+		return nil
+	})
+	return p, more, err
 }
 
 // find is the first pack of the key with a number of at least from.
