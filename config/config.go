@@ -1,0 +1,142 @@
+// Package config loads the configuration: one YAML file, or a directory of them
+// that count as one. It is strict, since a misspelt key that is ignored is an
+// event that gets lost: every key, type, name and reference is checked, and all
+// faults are reported at once, each with its place and what to write instead.
+//
+// It does not start anything: the tables of kinds are arguments, and Open of a
+// source or sink is called by whoever runs it.
+package config
+
+import (
+	"encoding/json"
+	"time"
+
+	"sluice/bus/dispatch"
+	"sluice/config/value"
+	"sluice/rules"
+	"sluice/sinks"
+	"sluice/sources"
+)
+
+// Config is a configuration without faults. It prints no secret, whatever prints
+// it.
+type Config struct {
+	Server      Server      `yaml:"server" doc:"The one listener: ingest, API, console, health and metrics."`
+	Store       Store       `yaml:"store" doc:"Where events are kept, and for how long."`
+	DeadLetters DeadLetters `yaml:"dead_letters" doc:"What becomes of deliveries that were given up."`
+	Unmatched   []string    `yaml:"unmatched" doc:"Sinks for events that no rule matches."`
+
+	Sources []Source `yaml:"-"` // in the order they were written, as the lists below
+	Sinks   []Sink   `yaml:"-"`
+	Rules   []Rule   `yaml:"-"`
+	Tests   []Test   `yaml:"-"`
+
+	Warnings Faults `yaml:"-"` // what does not stop the config from loading
+
+	version string
+}
+
+// Version names what the config says: 12 hex digits that stay the same when only
+// comments, layout, the order of keys or the split into files change.
+func (c *Config) Version() string { return c.version }
+
+// Source is one way in.
+type Source struct {
+	Name     string
+	Kind     string
+	Settings sources.Settings
+	Pos      Pos
+}
+
+// Sink is one place that events are delivered to.
+type Sink struct {
+	Name     string
+	Kind     string
+	Settings sinks.Settings
+	Options  dispatch.Options
+	Pos      Pos
+}
+
+// Rule sends the events that match to sinks.
+type Rule struct {
+	Name        string        `yaml:"-"`
+	Description string        `yaml:"description" doc:"What the rule is for."`
+	Match       rules.Pattern `yaml:"match" doc:"The pattern an event has to match, in the EventBridge pattern language."`
+	To          []string      `yaml:"to" doc:"The sinks that get the events."`
+	Enabled     bool          `yaml:"enabled" doc:"Write false to keep the rule but not to apply it."`
+	Pos         Pos           `yaml:"-"`
+}
+
+// Test is an event and the sinks it has to reach.
+type Test struct {
+	Name   string          `yaml:"name" doc:"What the test shows."`
+	Event  json.RawMessage `yaml:"event" doc:"The event, as a CloudEvent in JSON."`
+	Expect []string        `yaml:"expect" doc:"Every sink the event is sent to; [] for none."`
+	Pos    Pos             `yaml:"-"`
+}
+
+// Server is the listener.
+type Server struct {
+	Listen            string         `yaml:"listen" doc:"Address and port. Other machines reach it only when this is no loopback address, which needs auth."`
+	DrainTimeout      value.Duration `yaml:"drain_timeout" doc:"How long deliveries in flight may take to finish at the end."`
+	ReadHeaderTimeout value.Duration `yaml:"read_header_timeout" doc:"How long a client may take to send the header of a request."`
+	ReadTimeout       value.Duration `yaml:"read_timeout" doc:"How long a client may take to send a whole request."`
+	Limits            Limits         `yaml:"limits" doc:"What is refused at the door."`
+	Auth              Auth           `yaml:"auth" doc:"Who may call: a list of tokens, or none for everybody."`
+	TLS               TLS            `yaml:"tls" doc:"The certificate to serve with; plain HTTP when left out."`
+}
+
+// Limits are what the server takes.
+type Limits struct {
+	EventBytes  value.Bytes `yaml:"event_bytes" doc:"The largest event."`
+	BatchEvents int         `yaml:"batch_events" doc:"The most events in one batch."`
+	BatchBytes  value.Bytes `yaml:"batch_bytes" doc:"The largest batch."`
+	Connections int         `yaml:"connections" doc:"The most clients at a time."`
+}
+
+// TLS are the files of a certificate.
+type TLS struct {
+	Cert string `yaml:"cert" doc:"File of the certificate chain, PEM."`
+	Key  string `yaml:"key" doc:"File of the private key, PEM."`
+}
+
+// Enabled reports that the server speaks TLS.
+func (t TLS) Enabled() bool { return t.Cert != "" }
+
+// Store is the durable log.
+type Store struct {
+	Dir      string      `yaml:"dir" doc:"Directory of the data. One process at a time uses it."`
+	Sync     Sync        `yaml:"sync" doc:"When an accepted event is forced to disk: always before the answer, or every so often (100ms), which a power loss can undo."`
+	Retain   Retain      `yaml:"retain" doc:"How long settled events stay for replay; events that are not settled always stay."`
+	MaxBytes value.Bytes `yaml:"max_bytes" doc:"The store never grows beyond this: publishers get 507 first. 0 for as large as the disk."`
+}
+
+// Retain says how long events are kept. 0 is without end.
+type Retain struct {
+	Age  value.Duration `yaml:"age" doc:"Older events are removed."`
+	Size value.Bytes    `yaml:"size" doc:"The oldest events are removed beyond this size."`
+}
+
+// DeadLetters is the store of deliveries that were given up.
+type DeadLetters struct {
+	Retain value.Duration `yaml:"retain" doc:"Dead letters older than this are removed; 0 keeps them until somebody does."`
+}
+
+// defaults is the config of an empty file.
+func defaults() *Config {
+	return &Config{
+		Server: Server{
+			Listen:            "127.0.0.1:8484",
+			DrainTimeout:      value.Duration(30 * time.Second),
+			ReadHeaderTimeout: value.Duration(10 * time.Second),
+			ReadTimeout:       value.Duration(time.Minute),
+			Limits:            Limits{EventBytes: 1 << 20, BatchEvents: 1000, BatchBytes: 8 << 20, Connections: 4096},
+		},
+		Store: Store{
+			Dir:    "./data",
+			Sync:   Sync{},
+			Retain: Retain{Age: value.Duration(72 * time.Hour), Size: 10 << 30},
+		},
+		DeadLetters: DeadLetters{Retain: value.Duration(14 * 24 * time.Hour)},
+	}
+}

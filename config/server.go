@@ -1,0 +1,201 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/config/value"
+)
+
+// Auth says who may call. The zero value was not configured: it lets everybody in,
+// and is refused on an address that other machines reach.
+type Auth struct {
+	None   bool    `yaml:"-"` // "auth: none": everybody, on purpose
+	Tokens []Token `yaml:"tokens" doc:"Who may call, with a bearer token each."`
+}
+
+// Token is one caller.
+type Token struct {
+	Name   string       `yaml:"name" doc:"Who this is, for the logs."`
+	Token  value.Secret `yaml:"token" doc:"The bearer token."`
+	Scopes []string     `yaml:"scopes" enum:"publish,consume,admin" doc:"What the caller may do: publish, consume (tail and read) or admin (everything)."`
+}
+
+// UnmarshalText reads the short form "none".
+func (a *Auth) UnmarshalText(text []byte) error {
+	if string(text) != "none" {
+		return fmt.Errorf("%q is no auth: write none, or tokens with a list", text)
+	}
+	*a = Auth{None: true}
+	return nil
+}
+
+// Validate finds what the tokens' own values cannot show.
+func (a Auth) Validate() []value.Fault {
+	var faults []value.Fault
+	fault := func(i int, key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: fmt.Sprintf("tokens[%d]%s", i, key), Msg: fmt.Sprintf(format, args...)})
+	}
+	for i, t := range a.Tokens {
+		if t.Name == "" {
+			fault(i, "", "has no name: say who this is")
+		}
+		if t.Token.IsZero() {
+			fault(i, "", "has no token: write token: ${env:NAME}")
+		}
+		if len(t.Scopes) == 0 {
+			fault(i, "", "has no scopes: write some of publish, consume, admin")
+		}
+		for j, other := range a.Tokens[:i] {
+			if t.Name != "" && t.Name == other.Name {
+				fault(i, ".name", "%q is the name of tokens[%d] too", t.Name, j)
+			}
+			if !t.Token.IsZero() && t.Token.Equal(other.Token) {
+				fault(i, ".token", "is the same as that of tokens[%d]", j)
+			}
+		}
+	}
+	return faults
+}
+
+// Exposed reports that other machines can reach the listener.
+func (s Server) Exposed() bool {
+	host, _, err := net.SplitHostPort(s.Listen)
+	if err != nil {
+		return true
+	}
+	if strings.EqualFold(host, "localhost") {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err != nil || !ip.IsLoopback()
+}
+
+// Validate finds what single values cannot show. Call it again after a flag has
+// changed the address.
+func (s Server) Validate() []value.Fault {
+	var faults []value.Fault
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
+	}
+	if msg := badAddress(s.Listen); msg != "" {
+		fault("listen", "%s", msg)
+	} else if s.Exposed() && !s.Auth.None && len(s.Auth.Tokens) == 0 {
+		fault("listen", "other machines reach %s, and nothing says who may call: "+
+			"write auth with tokens, or auth: none if everybody may, or listen on 127.0.0.1", s.Listen)
+	}
+	for _, t := range []struct {
+		key string
+		d   value.Duration
+	}{
+		{"read_header_timeout", s.ReadHeaderTimeout},
+		{"read_timeout", s.ReadTimeout},
+	} {
+		if t.d <= 0 {
+			fault(t.key, "must be more than 0: without it slow clients hold the server")
+		}
+	}
+	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
+		fault("tls", "needs both cert and key")
+	}
+	for _, f := range append(s.Limits.validate(), s.Auth.Validate()...) {
+		if strings.HasPrefix(f.Key, "tokens") {
+			f.Key = "auth." + f.Key
+		}
+		faults = append(faults, f)
+	}
+	return faults
+}
+
+func (l Limits) validate() []value.Fault {
+	var faults []value.Fault
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: "limits." + key, Msg: fmt.Sprintf(format, args...)})
+	}
+	if l.EventBytes < 1<<10 || l.EventBytes > 16<<20 {
+		fault("event_bytes", "must be from 1KiB to 16MiB, is %s", l.EventBytes)
+	}
+	if l.BatchEvents < 1 || l.BatchEvents > 100_000 {
+		fault("batch_events", "must be from 1 to 100000, is %d", l.BatchEvents)
+	}
+	if l.BatchBytes < l.EventBytes || l.BatchBytes > 256<<20 {
+		fault("batch_bytes", "must be from event_bytes (%s) to 256MiB, is %s", l.EventBytes, l.BatchBytes)
+	}
+	if l.Connections < 1 {
+		fault("connections", "must be at least 1, is %d", l.Connections)
+	}
+	return faults
+}
+
+// badAddress says what is wrong with an address to listen on, or "".
+func badAddress(listen string) string {
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Sprintf("%s is not an address: write host:port, such as 127.0.0.1:8484", quote(listen))
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Sprintf("%s is not a port: write a number from 0 to 65535", quote(port))
+	}
+	return ""
+}
+
+// Sync says when an accepted event is forced to disk. The zero value is always.
+type Sync struct {
+	every time.Duration
+}
+
+// SyncEvery forces to disk every so often; a power loss can undo what was accepted
+// since. SyncEvery(0) is always.
+func SyncEvery(d time.Duration) Sync { return Sync{d} }
+
+// Always reports that nothing is accepted before it is on disk.
+func (s Sync) Always() bool { return s.every <= 0 }
+
+// Every is the time between two syncs; 0 when it is always.
+func (s Sync) Every() time.Duration { return max(0, s.every) }
+
+const always = "always"
+
+// UnmarshalText reads "always" or a duration.
+func (s *Sync) UnmarshalText(text []byte) error {
+	if string(text) == always {
+		*s = Sync{}
+		return nil
+	}
+	d, err := value.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf(`%q is no way to sync: write always, or a duration such as "100ms"`, text)
+	}
+	if d == 0 {
+		return fmt.Errorf("write always instead of 0")
+	}
+	*s = Sync{time.Duration(d)}
+	return nil
+}
+
+// String is the form that is read.
+func (s Sync) String() string {
+	if s.Always() {
+		return always
+	}
+	return value.Duration(s.every).String()
+}
+
+// MarshalText is String.
+func (s Sync) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Validate finds what single values cannot show.
+func (s Store) Validate() []value.Fault {
+	var faults []value.Fault
+	if s.Dir == "" {
+		faults = append(faults, value.Fault{Key: "dir", Msg: "names no directory"})
+	}
+	if s.MaxBytes != 0 && s.MaxBytes < 1<<20 {
+		faults = append(faults, value.Fault{Key: "max_bytes", Msg: "must be at least 1MiB, or 0 for as large as the disk"})
+	}
+	return faults
+}
