@@ -212,7 +212,7 @@ func (d *Dispatcher) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (
 	err = d.dead.walk(ctx, bus.Position{}, func(letter *DeadLetter, n int) bool {
 		if f.accepts(letter) {
 			d.dead.remove(letter, n)
-			d.metrics.purged.WithLabelValues(letter.Sink).Inc()
+			d.metrics.purged.WithLabelValues(letter.Sink, "purged").Inc()
 			removed++
 		}
 		return true

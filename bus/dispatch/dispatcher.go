@@ -26,7 +26,6 @@ type Dispatcher struct {
 	store   bus.Log
 	log     *slog.Logger
 	metrics *metrics
-	retain  Retention
 	events  *ledger
 	fates   *fates
 	jobs    *jobs
@@ -57,8 +56,6 @@ type Config struct {
 	Store    bus.Log
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil: the metrics are not registered
-	Retain   Retention
-	MaxEvent int // the largest event in bytes; at most half of what a pack may be
 }
 
 // Table is what a Dispatcher works with, and what a reload replaces.
@@ -67,6 +64,7 @@ type Table struct {
 	Routes    []Route
 	Sinks     []SinkSpec
 	Unmatched []string // the sinks of events that no rule matched
+	Retain    Retention
 }
 
 // SinkSpec is one sink. A nil Sink means the one of that name that is running
@@ -93,7 +91,7 @@ const (
 // moves before Start.
 func New(c Config) (*Dispatcher, error) {
 	d := &Dispatcher{
-		store: c.Store, log: c.Log, metrics: newMetrics(), retain: c.Retain,
+		store: c.Store, log: c.Log, metrics: newMetrics(),
 		events: newLedger(true), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
 	}
@@ -253,7 +251,7 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 			return nil, fmt.Errorf("sink %q is not running and none was given", s.Name)
 		}
 	}
-	next := &routing{version: t.Version, routes: t.Routes}
+	next := &routing{version: t.Version, routes: t.Routes, retain: t.Retain}
 	var patterns []rules.Rule
 	for _, r := range t.Routes {
 		patterns = append(patterns, rules.Rule{Name: r.Name, Pattern: r.Pattern})

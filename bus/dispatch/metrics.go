@@ -69,7 +69,7 @@ func newMetrics() *metrics {
 		deliveries:  counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
 		attempts:    counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
 		spilled:     counter("deliveries_spilled_total", "Deliveries that went through the backlog, by sink.", "sink"),
-		purged:      counter("dead_letters_purged_total", "Dead letters that were removed by hand, by sink.", "sink"),
+		purged:      counter("dead_letters_purged_total", "Dead letters that were removed without being delivered, by sink and cause (by hand, or expired).", "sink", "cause"),
 		duration: histogram("delivery_attempt_duration_seconds", "How long one attempt took, by sink.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900}, "sink"),
 		age: histogram("delivery_age_seconds", "Time from the acceptance of an event to its delivery, by sink.",

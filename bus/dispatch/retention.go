@@ -11,8 +11,9 @@ import (
 // Retention is how long events stay in the log after they are settled: for replay
 // and to look them up. What is not settled stays whatever it says.
 type Retention struct {
-	Age  time.Duration // 0: no limit
-	Size int64         // bytes; 0: no limit
+	Age         time.Duration // 0: no limit
+	Size        int64         // bytes; 0: no limit
+	DeadLetters time.Duration // how long dead letters stay; 0: until they are purged
 }
 
 const (
@@ -32,7 +33,30 @@ func (d *Dispatcher) keepRetention(ctx context.Context) {
 		if err := d.trim(ctx, time.Now()); err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
 			d.log.Warn("cannot trim the log", "err", err)
 		}
+		if err := d.expireDeadLetters(ctx, time.Now()); err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
+			d.log.Warn("cannot remove old dead letters", "err", err)
+		}
 	}
+}
+
+// expireDeadLetters removes the dead letters that are past their time.
+func (d *Dispatcher) expireDeadLetters(ctx context.Context, now time.Time) error {
+	age := d.routing.Load().retain.DeadLetters
+	if age == 0 {
+		return nil
+	}
+	info, err := d.dead.stream.Info(ctx)
+	if err != nil || info.Packs == 0 || info.FirstTime.After(now.Add(-age)) {
+		return err
+	}
+	return d.dead.walk(ctx, bus.Position{}, func(letter *DeadLetter, n int) bool {
+		if letter.Died.After(now.Add(-age)) {
+			return false
+		}
+		d.dead.remove(letter, n)
+		d.metrics.purged.WithLabelValues(letter.Sink, "expired").Inc()
+		return true
+	})
 }
 
 // trim removes the events that are settled and past their time, or in the way.
@@ -42,9 +66,9 @@ func (d *Dispatcher) trim(ctx context.Context, now time.Time) error {
 	if err != nil || info.Packs == 0 {
 		return err
 	}
-	below := info.First
-	if d.retain.Age > 0 && info.FirstTime.Before(now.Add(-d.retain.Age)) {
-		if below, err = stream.Since(ctx, now.Add(-d.retain.Age)); err != nil {
+	below, age := info.First, d.routing.Load().retain.Age
+	if age > 0 && info.FirstTime.Before(now.Add(-age)) {
+		if below, err = stream.Since(ctx, now.Add(-age)); err != nil {
 			return err
 		}
 	}
@@ -58,8 +82,8 @@ func (d *Dispatcher) trim(ctx context.Context, now time.Time) error {
 // excess is how many bytes of events have to go.
 func (d *Dispatcher) excess(info bus.StreamInfo) int64 {
 	excess := int64(0)
-	if d.retain.Size > 0 {
-		excess = int64(info.Bytes) - d.retain.Size
+	if size := d.routing.Load().retain.Size; size > 0 {
+		excess = int64(info.Bytes) - size
 	}
 	u := d.store.Usage()
 	if u.Limit > 0 {

@@ -39,7 +39,7 @@ const (
 
 func newRetries(d *Dispatcher) *retries {
 	r := &retries{d: d, books: newLedger(false), counts: map[string]int{}, wake: make(chan struct{}, 1)}
-	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, seq) }
+	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, r.books, seq) }
 	return r
 }
 

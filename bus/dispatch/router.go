@@ -30,6 +30,7 @@ type routing struct {
 	lanes     [][]*lane // by rule
 	unmatched []*lane
 	ruleStats []*ruleStat
+	retain    Retention
 }
 
 // target is one (rule, sink) that an event goes to.
