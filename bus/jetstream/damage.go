@@ -1,0 +1,67 @@
+package jetstream
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"sluice/bus"
+)
+
+// nats-server skips a message whose checksum is wrong as if it had been removed. We
+// know what was removed, so what is missing besides was lost.
+
+// isDamaged tells whether a pack that the server did not find is still counted.
+func (s *stream) isDamaged(ctx context.Context, e *engine, seq uint64) bool {
+	if seqs, _ := s.tail.missing(seq, seq+1); len(seqs) == 0 {
+		return false
+	}
+	// A removal that runs now, or one by key, may have taken it.
+	if err := s.sync(ctx, e); err != nil {
+		return false
+	}
+	seqs, _ := s.tail.missing(seq, seq+1)
+	return len(seqs) > 0
+}
+
+// withDamaged adds the packs from a number up to another that are counted and not
+// among those read.
+func (s *stream) withDamaged(ctx context.Context, e *engine, packs []bus.Pack, from, to uint64) []bus.Pack {
+	lost := s.unread(packs, from, to)
+	if len(lost) == 0 {
+		return packs
+	}
+	if err := s.sync(ctx, e); err != nil {
+		s.log.opts.Log.Error("gaps in a stream cannot be told from damage", "stream", s.name, "err", err)
+		return packs
+	}
+	for _, seq := range s.unread(packs, from, to) {
+		// It may have come in between: a pack whose acknowledgement was lost.
+		p, err := s.get(ctx, e, seq)
+		if err != nil {
+			continue
+		}
+		if p.Time.IsZero() {
+			s.log.opts.Log.Error("a pack is lost: the store counts it and cannot read it", "stream", s.name, "seq", seq)
+		}
+		packs = append(packs, p)
+	}
+	slices.SortFunc(packs, func(a, b bus.Pack) int { return cmp.Compare(a.Seq, b.Seq) })
+	return packs
+}
+
+func (s *stream) unread(packs []bus.Pack, from, to uint64) []uint64 {
+	var lost []uint64
+	for _, p := range packs {
+		seqs, _ := s.tail.missing(from, p.Seq)
+		lost = append(lost, seqs...)
+		from = p.Seq + 1
+	}
+	seqs, _ := s.tail.missing(from, to)
+	return append(lost, seqs...)
+}
+
+// fetchKey is withDamaged for the packs of one key.
+func (s *stream) fetchKey(_ context.Context, _ *engine, _ string, _, next uint64, f fetched) ([]bus.Pack, uint64, error) {
+	return f.packs, next, nil
+}

@@ -1,0 +1,2 @@
+// Package jetstream keeps the durable log of package bus on NATS JetStream.
+package jetstream
