@@ -1,0 +1,312 @@
+package rules
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Rule is a pattern with the name it goes by in messages.
+type Rule struct {
+	Name    string
+	Pattern Pattern
+}
+
+// maxRules keeps rule numbers within 31 bits.
+const maxRules = 1 << 28
+
+// Compile builds the set of these rules. Match reports indexes into rs. It
+// fails only for the zero Pattern and beyond its limits; rs is not kept.
+func Compile(rs []Rule) (*Set, error) {
+	if len(rs) > maxRules {
+		return nil, fmt.Errorf("rules: %d rules, at most %d fit into one set", len(rs), maxRules)
+	}
+	seed := maphash.MakeSeed()
+	s := &Set{seed: seed, trie: newPathTrie(seed)}
+	b := builder{
+		Set:     s,
+		trie:    trieBuilder{s.trie, make(map[trieStep]int32)},
+		byPath:  make(map[string]uint32),
+		byAtom:  make(map[atomKey]uint32),
+		byField: make(map[string]uint32),
+		steps:   make(map[string]uint32),
+	}
+	for i, r := range rs {
+		if r.Pattern.root == nil {
+			return nil, fmt.Errorf("rules: rule %d (%s): %w", i, r.Name, errors.New("it has no pattern"))
+		}
+		b.rule(r.Pattern.root)
+	}
+	b.trie.finish()
+	b.register()
+	b.index()
+	s.pool.New = func() any { return newScratch(s) }
+	return s, nil
+}
+
+// builder turns patterns into the flat tables of a set.
+type builder struct {
+	*Set
+	trie    trieBuilder
+	byPath  map[string]uint32
+	byAtom  map[atomKey]uint32
+	byField map[string]uint32
+	single  []uint32 // by atom: its one-atom clause, plus one
+	steps   map[string]uint32
+	key     []byte
+	weigh   weigher
+	pending []registration
+}
+
+type atomKey struct {
+	op     op
+	path   uint32
+	lo, hi uint64
+	text   string
+}
+
+// rule compiles one pattern.
+func (b *builder) rule(root *group) {
+	at := b.group(root)
+	arrays := b.meets(root)
+	b.arrays = b.arrays || arrays
+	b.rules = append(b.rules, ruleCode{at, arrays})
+}
+
+// group compiles g and gives its number.
+func (b *builder) group(g *group) uint32 {
+	at := b.reserve(1)
+	b.fill(at, g)
+	return at
+}
+
+func (b *builder) reserve(n int) uint32 {
+	at := uint32(len(b.groups))
+	b.groups = append(b.groups, make([]groupCode, n)...)
+	return at
+}
+
+func (b *builder) fill(at uint32, g *group) {
+	var code groupCode
+	code.clauses.off = uint32(len(b.refs))
+	for i := range g.fields {
+		b.refs = append(b.refs, b.clause(&g.fields[i]))
+	}
+	code.clauses.end = uint32(len(b.refs))
+	if len(g.anyOf) > 0 {
+		code.ors.off = uint32(len(b.refs))
+		b.refs = append(b.refs, make([]uint32, 2*len(g.anyOf))...)
+		code.ors.end = uint32(len(b.refs))
+	}
+	for i, alt := range g.anyOf {
+		first := b.reserve(len(alt.groups))
+		b.refs[int(code.ors.off)+2*i] = first
+		b.refs[int(code.ors.off)+2*i+1] = first + uint32(len(alt.groups))
+		for j := range alt.groups {
+			b.fill(first+uint32(j), &alt.groups[j])
+		}
+	}
+	b.groups[at] = code
+}
+
+// clause interns a field.
+func (b *builder) clause(f *field) uint32 {
+	path, ok := b.byPath[f.path]
+	if !ok {
+		path = uint32(len(b.paths))
+		b.byPath[f.path] = path
+		node := b.trie.add(f.path)
+		b.trie.nodes[node].path = int32(path)
+		b.paths = append(b.paths, pathIndex{node: node, words: [3]int32{-1, -1, -1}})
+		b.weigh.paths = append(b.weigh.paths, pathWeights{})
+	}
+	var few [8]uint32
+	ids := few[:0]
+	absent := false
+	for i := range f.conds {
+		c := &f.conds[i]
+		ids = append(ids, b.atom(path, c))
+		if c.op == opText && c.block != nil {
+			ids = append(ids, b.atom(path, &condition{op: opCIDR, block: c.block}))
+		}
+		absent = absent || c.op == opAbsent
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if len(ids) == 1 {
+		if at := b.single[ids[0]]; at > 0 {
+			return at - 1
+		}
+		at := uint32(len(b.clauses))
+		b.single[ids[0]] = at + 1
+		b.clauses = append(b.clauses, clause{path, ids[0], 1, absent, b.atoms[ids[0]].marked()})
+		return at
+	}
+	b.key = b.key[:0]
+	for _, id := range ids {
+		b.key = binary.LittleEndian.AppendUint32(b.key, id)
+	}
+	if at, ok := b.byField[string(b.key)]; ok {
+		return at
+	}
+	at := uint32(len(b.clauses))
+	b.byField[string(b.key)] = at
+	b.clauses = append(b.clauses, clause{path, uint32(len(b.members)), uint32(len(ids)), absent, false})
+	b.members = append(b.members, ids...)
+	return at
+}
+
+// marked reports whether the scan marks this atom whenever it holds.
+func (a *atom) marked() bool { return a.op <= opNull }
+
+// atom interns a condition on a path.
+func (b *builder) atom(path uint32, c *condition) uint32 {
+	key := atomKey{op: c.op, path: path, text: c.text}
+	switch c.op {
+	case opNumber:
+		if c.comparable {
+			key.text, key.lo = "", c.lo
+		}
+	case opRange:
+		key.lo, key.hi = c.lo, c.hi
+	case opCIDR:
+		f := c.block.first
+		key.text = fmt.Sprint(f.v6, f.hi, c.block.bits)
+		key.lo = f.lo
+	case opNot:
+		key.text = notKey(c.not)
+	}
+	if at, ok := b.byAtom[key]; ok {
+		return at
+	}
+	at := uint32(len(b.atoms))
+	b.byAtom[key] = at
+	a := atom{op: c.op, comparable: c.comparable, path: path, text: c.text, lo: c.lo, hi: c.hi}
+	switch c.op {
+	case opGlob, opCIDR:
+		a.more = c
+	case opNot:
+		a.more = sortedNot(c)
+	}
+	b.atoms = append(b.atoms, a)
+	b.single = append(b.single, 0)
+	b.weigh.add(&a)
+	return at
+}
+
+// notKey is the same for the same exclusions in the same order.
+func notKey(not []condition) string {
+	var key strings.Builder
+	for _, c := range not {
+		fmt.Fprintf(&key, "%d:%d:%d:%s;", c.op, len(c.text), c.lo, c.text)
+	}
+	return key.String()
+}
+
+// sortedNot is c with long lists of plain exclusions in search order.
+func sortedNot(c *condition) *condition {
+	sorted := condition{op: opNot, not: slices.Clone(c.not)}
+	switch c.not[0].op {
+	case opText:
+		slices.SortFunc(sorted.not, func(x, y condition) int { return cmp.Compare(x.text, y.text) })
+	case opNumber:
+		slices.SortFunc(sorted.not, func(x, y condition) int { return cmp.Compare(x.lo, y.lo) })
+	}
+	return &sorted
+}
+
+// meets reports whether two conditions of a pattern share the beginning of
+// their paths, so that an array there could have them meet in one element.
+func (b *builder) meets(root *group) bool {
+	clear(b.steps)
+	return b.countSteps(root)
+}
+
+func (b *builder) countSteps(g *group) bool {
+	for i := range g.fields {
+		step, _, _ := strings.Cut(g.fields[i].path, ".")
+		b.steps[step]++
+		if b.steps[step] > 1 {
+			return true
+		}
+	}
+	for _, alt := range g.anyOf {
+		for i := range alt.groups {
+			if b.countSteps(&alt.groups[i]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// index builds the per-path indexes, once it is known which atoms lead to
+// rules.
+func (b *builder) index() {
+	byPath := make([][]uint32, len(b.paths))
+	for id := range b.atoms {
+		p := b.atoms[id].path
+		byPath[p] = append(byPath[p], uint32(id))
+	}
+	for rank, name := range slices.Sorted(maps.Keys(b.byPath)) {
+		b.paths[b.byPath[name]].rank = uint32(rank)
+	}
+	for p := range b.paths {
+		b.indexPath(&b.paths[p], byPath[p])
+	}
+}
+
+func (b *builder) indexPath(x *pathIndex, ids []uint32) {
+	var texts, others, numbers []uint32
+	var keys []uint64
+	var textKeys, otherKeys []string
+	var entries []uint32
+	var ranges []keyRange
+	for _, id := range ids {
+		a := &b.atoms[id]
+		leads := b.post[id].off != b.post[id].end
+		switch {
+		case a.op == opText:
+			texts, textKeys = append(texts, id), append(textKeys, a.text)
+		case a.op == opNumber && a.comparable:
+			numbers, keys = append(numbers, id), append(keys, a.lo)
+		case a.op == opNumber:
+			others, otherKeys = append(others, id), append(otherKeys, a.text)
+		case a.op <= opNull:
+			x.words[a.op-opTrue] = int32(id)
+		case !leads:
+		case a.op == opExists || a.op == opNot:
+			x.present = append(x.present, id)
+		case a.op == opRange:
+			ranges = append(ranges, keyRange{a.lo, a.hi, id})
+		default:
+			entries = append(entries, id)
+		}
+	}
+	if len(texts) > 0 {
+		x.exact = newTextTable(b.seed, textKeys, texts)
+	}
+	if len(others) > 0 {
+		x.others = newTextTable(b.seed, otherKeys, others)
+	}
+	if len(numbers) > 0 {
+		x.numbers = newNumberTable(b.seed, keys, numbers)
+	}
+	if len(ranges) > 0 {
+		x.ranges = newRangeIndex(ranges)
+		x.ranges.base = b.stabs
+		b.stabs += len(x.ranges.lists)
+	}
+	if len(entries) > 0 {
+		x.texts = newTextIndex(b.seed, b.atoms, entries)
+	}
+}
+
+// never is more than any weight of a condition that can be waited for.
+const never = math.MaxFloat64

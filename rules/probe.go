@@ -1,0 +1,148 @@
+package rules
+
+// probe looks one value up in the indexes of its path and marks the atoms it
+// fulfils: all equalities, and of the other operators those that lead to a
+// rule.
+func (c *scratch) probe(l *leaf) {
+	x := &c.set.paths[l.path]
+	switch l.kind {
+	case kindText:
+		if x.exact != nil {
+			if a, ok := x.exact.find(l.val); ok {
+				c.mark(a)
+			}
+		}
+		if x.texts != nil {
+			c.probeText(x.texts, l)
+		}
+	case kindNumber:
+		if x.numbers != nil || x.others != nil || x.ranges != nil {
+			c.probeNumber(x, l)
+		}
+	default:
+		if a := x.words[l.kind-kindTrue]; a >= 0 {
+			c.mark(uint32(a))
+		}
+	}
+	for _, a := range x.present {
+		if c.marks[a] != c.gen && c.fulfils(&c.set.atoms[a], l) {
+			c.mark(a)
+		}
+	}
+}
+
+func (c *scratch) probeNumber(x *pathIndex, l *leaf) {
+	key, ok := l.numberKey()
+	if !ok {
+		if x.others != nil {
+			if a, ok := x.others.find(l.val); ok {
+				c.mark(a)
+			}
+		}
+		return
+	}
+	if x.numbers != nil {
+		if a, ok := x.numbers.find(key); ok {
+			c.mark(a)
+		}
+	}
+	if x.ranges != nil {
+		c.stab(x.ranges, key)
+	}
+}
+
+// stab marks the ranges around a key. Each node of the index is listed at
+// most once per event, however many values it is around.
+func (c *scratch) stab(x *rangeIndex, key uint64) {
+	for n := x.leaf(key) + x.size; n > 0; n /= 2 {
+		s := x.lists[n]
+		if s.off == s.end || c.stabbed[x.base+n] == c.gen {
+			continue
+		}
+		c.stabbed[x.base+n] = c.gen
+		for _, a := range x.atoms[s.off:s.end] {
+			c.mark(a)
+		}
+	}
+}
+
+func (c *scratch) probeText(x *textIndex, l *leaf) {
+	if x.prefix != nil {
+		c.climb(x.prefix, l.val)
+	}
+	if x.suffix != nil {
+		c.climb(x.suffix, l.val)
+	}
+	if x.fold != nil || x.foldPrefix != nil || x.foldSuffix != nil {
+		c.probeFolds(x, l)
+	}
+	if x.blocks != nil {
+		if ip, ok := parseAddress(l.val); ok {
+			for at := x.blocks.innermost(ip); at >= 0; at = x.blocks.blocks[at].around {
+				if b := &x.blocks.blocks[at]; b.contains(ip) {
+					c.mark(b.atom)
+				}
+			}
+		}
+	}
+	for _, a := range x.globs {
+		if c.marks[a] != c.gen && c.fulfils(&c.set.atoms[a], l) {
+			c.mark(a)
+		}
+	}
+}
+
+// climb marks every operand on the way through a radix tree.
+func (c *scratch) climb(t *radix, text []byte) {
+	if v := t.nodes[0].val; v >= 0 {
+		c.mark(uint32(v))
+	}
+	at, used := uint32(0), 0
+	for {
+		val, to, pos, ok := t.next(text, at, used)
+		if !ok {
+			return
+		}
+		if val >= 0 {
+			c.mark(uint32(val))
+		}
+		at, used = to, pos
+	}
+}
+
+func (c *scratch) probeFolds(x *textIndex, l *leaf) {
+	c.fold = appendFold(c.fold[:0], l.text())
+	if x.fold != nil {
+		if list, ok := x.fold.table.find(c.fold); ok {
+			c.markList(x.fold.lists[list], l)
+		}
+	}
+	for _, f := range [...]*foldIndex{x.foldPrefix, x.foldSuffix} {
+		if f == nil {
+			continue
+		}
+		if v := f.tree.nodes[0].val; v >= 0 {
+			c.markList(f.lists[v], l)
+		}
+		at, used := uint32(0), 0
+		for {
+			val, to, pos, ok := f.tree.next(c.fold, at, used)
+			if !ok {
+				break
+			}
+			if val >= 0 {
+				c.markList(f.lists[val], l)
+			}
+			at, used = to, pos
+		}
+	}
+}
+
+// markList marks the atoms of a list that the value really fulfils.
+func (c *scratch) markList(list []uint32, l *leaf) {
+	for _, a := range list {
+		if c.marks[a] != c.gen && c.fulfils(&c.set.atoms[a], l) {
+			c.mark(a)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package rules
+
+import (
+	"slices"
+	"unsafe"
+)
+
+// scratch is what one match writes to. Scratches are pooled per set; nothing
+// in them is cleared between events, instead every mark carries the
+// generation it was made in.
+type scratch struct {
+	set   *Set
+	gen   uint32
+	doc   []byte
+	depth int // brackets open around the scanner
+	err   error
+	steps int // work left for rules that look into arrays
+
+	leaves []leaf
+	elems  []elem
+	arrays uint32 // arrays seen that rules look into
+	twins  bool   // some path led to two arrays in one place
+	text   []byte // decoded strings
+	key    []byte // decoded key
+	fold   []byte // folded string
+	open   nesting
+
+	paths   []pathState
+	lists   []uint32 // by trie node: last element an array was seen in, plus one
+	listGen []uint32
+	marks   []uint32 // by atom: the generation it last held in
+	memo    []uint32 // by clause: generation<<1 | verdict
+	seen    []uint32 // by rule: the generation it was last tried in
+	stabbed []uint32 // by range index node
+	fired   []uint32 // atoms that lead to rules, in order of discovery
+	frames  []frame
+	chosen  []choicePoint
+	bound   []uint32 // by array: the element fixed for it, 0 if none
+	trail   []uint32 // arrays bound so far
+}
+
+// leaf is a value on a used path.
+type leaf struct {
+	val  []byte // text of a string or number, decoded
+	key  uint64 // of a number, when keyed
+	path uint32
+	elem uint32 // innermost array element around it, 0 if none
+	next int32  // next leaf on the same path, -1 at the end
+	kind kind
+	keyed,
+	comparable bool
+}
+
+type kind uint8
+
+const (
+	kindText kind = iota
+	kindNumber
+	kindTrue
+	kindFalse
+	kindNull
+)
+
+// elem is one element of an array: an object or another array. Elements are
+// numbered in document order, from 1.
+type elem struct {
+	array  uint32 // number of the array it is in
+	parent uint32 // element around that array, 0 if none
+	node   int32  // trie node of the array
+	first  int32  // number of leaves when the element began
+	end    int32  // number of leaves when the element ended
+}
+
+// pathState is the leaves of one path in this event.
+type pathState struct {
+	gen     uint32
+	first   int32
+	last    int32
+	inArray bool // some leaf is inside an array element
+}
+
+// maxGeneration keeps generation<<1 within 32 bits.
+const maxGeneration = 1<<31 - 1
+
+// maxSteps bounds the search for one array element that meets all conditions
+// of a rule, over all rules of one event: about 20 ms.
+const maxSteps = 2_000_000
+
+func newScratch(s *Set) *scratch {
+	return &scratch{
+		set:     s,
+		elems:   make([]elem, 1, 16),
+		leaves:  make([]leaf, 0, 64),
+		paths:   make([]pathState, len(s.paths)),
+		lists:   make([]uint32, len(s.trie.nodes)),
+		listGen: make([]uint32, len(s.trie.nodes)),
+		marks:   make([]uint32, len(s.atoms)),
+		memo:    make([]uint32, len(s.clauses)),
+		seen:    make([]uint32, len(s.rules)),
+		stabbed: make([]uint32, s.stabs),
+	}
+}
+
+// get takes a scratch ready for one event.
+func (s *Set) get() *scratch {
+	c := s.pool.Get().(*scratch)
+	if c.gen++; c.gen == maxGeneration {
+		c.gen = 1
+		for _, marks := range [][]uint32{c.listGen, c.marks, c.memo, c.seen, c.stabbed} {
+			clear(marks)
+		}
+		clear(c.paths)
+	}
+	c.err = nil
+	c.steps = maxSteps
+	c.depth = 0
+	c.arrays = 0
+	c.twins = false
+	c.elems = c.elems[:1]
+	c.text = c.text[:0]
+	c.fired = c.fired[:0]
+	return c
+}
+
+// keepLeaves is how much memory for leaves a pooled scratch keeps.
+const keepLeaves = 4096
+
+// put gives a scratch back, without the event's bytes.
+func (s *Set) put(c *scratch) {
+	if cap(c.leaves) > keepLeaves {
+		c.leaves = make([]leaf, 0, 64)
+	}
+	clear(c.leaves)
+	c.leaves = c.leaves[:0]
+	c.doc = nil
+	s.pool.Put(c)
+}
+
+// addLeaf records a value on the path of a trie node.
+func (c *scratch) addLeaf(path int32, elem uint32, k kind, val []byte) {
+	p := &c.paths[path]
+	at := int32(len(c.leaves))
+	if p.gen != c.gen {
+		*p = pathState{gen: c.gen, first: at, last: at, inArray: elem != 0}
+	} else {
+		prev := &c.leaves[p.last]
+		if prev.elem == elem && prev.kind == k && string(prev.val) == string(val) {
+			return // says nothing new
+		}
+		prev.next = at
+		p.last = at
+		p.inArray = p.inArray || elem != 0
+	}
+	c.leaves = append(c.leaves, leaf{val: val, path: uint32(path), elem: elem, kind: k, next: -1})
+}
+
+// addText records the string d[start:end].
+func (c *scratch) addText(path int32, elem uint32, raw []byte, escaped bool) {
+	if escaped {
+		c.text = slices.Grow(c.text, len(raw))
+		from := len(c.text)
+		c.text, _ = unescape(c.text, raw) // skipEscape has checked it
+		raw = c.text[from:]
+	}
+	c.addLeaf(path, elem, kindText, raw)
+}
+
+// leavesOf gives the first leaf of a path, -1 if the event has none.
+func (c *scratch) leavesOf(path uint32) int32 {
+	if p := &c.paths[path]; p.gen == c.gen {
+		return p.first
+	}
+	return -1
+}
+
+// text is the leaf's value as a string. It shares the bytes, which neither
+// the matcher nor anybody it passes the string to changes or keeps.
+func (l *leaf) text() string { return unsafe.String(unsafe.SliceData(l.val), len(l.val)) }
+
+// numberKey gives the key of a number leaf, working it out once.
+func (l *leaf) numberKey() (uint64, bool) {
+	if !l.keyed {
+		l.key, l.comparable = numberKey(l.val)
+		l.keyed = true
+	}
+	return l.key, l.comparable
+}

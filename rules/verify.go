@@ -1,0 +1,179 @@
+package rules
+
+import (
+	"slices"
+	"strings"
+)
+
+// clause reports whether any value on its path fulfils a clause. The answer
+// is worked out once per event.
+func (c *scratch) clause(id uint32) bool {
+	cl := &c.set.clauses[id]
+	if cl.exact {
+		return c.marks[cl.off] == c.gen
+	}
+	if m := c.memo[id]; m>>1 == c.gen {
+		return m&1 != 0
+	}
+	ok := c.clauseHolds(cl)
+	c.memo[id] = c.gen << 1
+	if ok {
+		c.memo[id] |= 1
+	}
+	return ok
+}
+
+func (c *scratch) clauseHolds(cl *clause) bool {
+	if cl.n == 1 {
+		return c.atomHolds(cl.off)
+	}
+	for _, a := range c.set.members[cl.off : cl.off+cl.n] {
+		if c.atomHolds(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// atomHolds reports whether any value on its path fulfils an atom.
+func (c *scratch) atomHolds(id uint32) bool {
+	if c.marks[id] == c.gen {
+		return true
+	}
+	a := &c.set.atoms[id]
+	if a.marked() {
+		return false
+	}
+	at := c.leavesOf(a.path)
+	if a.op == opAbsent {
+		return at < 0
+	}
+	for ; at >= 0; at = c.leaves[at].next {
+		if c.fulfils(a, &c.leaves[at]) {
+			return true
+		}
+	}
+	return false
+}
+
+// clauseTakes reports whether one value fulfils a clause.
+func (c *scratch) clauseTakes(cl *clause, l *leaf) bool {
+	if cl.n == 1 {
+		return c.fulfils(&c.set.atoms[cl.off], l)
+	}
+	for _, a := range c.set.members[cl.off : cl.off+cl.n] {
+		if c.fulfils(&c.set.atoms[a], l) {
+			return true
+		}
+	}
+	return false
+}
+
+// fulfils reports whether one value fulfils an atom.
+func (c *scratch) fulfils(a *atom, l *leaf) bool {
+	switch a.op {
+	case opText:
+		return l.kind == kindText && a.text == string(l.val)
+	case opTrue, opFalse, opNull:
+		return l.kind == kindTrue+kind(a.op-opTrue)
+	case opExists:
+		return true
+	case opAbsent:
+		return false
+	case opNumber, opRange:
+		return l.fulfilsNumber(a)
+	case opNot:
+		return !l.excluded(a.more.not, c)
+	}
+	if l.kind != kindText {
+		return false
+	}
+	switch a.op {
+	case opPrefix:
+		return len(l.val) >= len(a.text) && string(l.val[:len(a.text)]) == a.text
+	case opSuffix:
+		return len(l.val) >= len(a.text) && string(l.val[len(l.val)-len(a.text):]) == a.text
+	case opCIDR:
+		ip, ok := parseAddress(l.val)
+		return ok && a.more.block.contains(ip)
+	case opGlob:
+		c.steps -= len(l.val) >> 6
+		return a.more.glob.match(l.text())
+	}
+	return foldFulfils(a.op, a.text, l.text())
+}
+
+func foldFulfils(o op, operand, text string) bool {
+	switch o {
+	case opFold:
+		return foldEqual(operand, text)
+	case opPrefixFold:
+		return foldPrefix(operand, text)
+	default:
+		return foldSuffix(operand, text)
+	}
+}
+
+func (l *leaf) fulfilsNumber(a *atom) bool {
+	if l.kind != kindNumber {
+		return false
+	}
+	if a.op == opNumber && !a.comparable {
+		return a.text == string(l.val)
+	}
+	key, ok := l.numberKey()
+	return ok && a.lo <= key && key <= a.hi
+}
+
+// excluded reports whether the value is among what anything-but excludes. The
+// exclusions are of one kind; plain ones are sorted.
+func (l *leaf) excluded(not []condition, c *scratch) bool {
+	if not[0].op == opNumber {
+		if l.kind != kindNumber {
+			return false
+		}
+		key, ok := l.numberKey()
+		if !ok {
+			return false
+		}
+		_, found := slices.BinarySearchFunc(not, key, func(n condition, key uint64) int {
+			switch {
+			case n.lo < key:
+				return -1
+			case n.lo > key:
+				return 1
+			}
+			return 0
+		})
+		return found
+	}
+	if l.kind != kindText {
+		return false
+	}
+	text := l.text()
+	if not[0].op == opText {
+		_, found := slices.BinarySearchFunc(not, text, func(n condition, text string) int {
+			return strings.Compare(n.text, text)
+		})
+		return found
+	}
+	for i := range not {
+		if excludes(&not[i], text) {
+			return true
+		}
+	}
+	return false
+}
+
+// excludes reports whether one operator inside anything-but takes a text.
+func excludes(n *condition, text string) bool {
+	switch n.op {
+	case opPrefix:
+		return strings.HasPrefix(text, n.text)
+	case opSuffix:
+		return strings.HasSuffix(text, n.text)
+	case opGlob:
+		return n.glob.match(text)
+	}
+	return foldEqual(n.text, text)
+}
