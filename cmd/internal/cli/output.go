@@ -1,0 +1,7 @@
+package cli
+
+// What --output takes.
+const (
+	formatTable = "table"
+	formatJSON  = "json"
+)
