@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -79,8 +80,14 @@ func (a *Attr) native() any {
 // The SDK's own faults and everything that NewEvent checks are *AttributeErrors;
 // events of version 0.3 are refused.
 func FromCloudEvent(in event.Event) (Event, error) {
-	if err := in.Validate(); err != nil {
-		return Event{}, sdkFault(err)
+	// Not in.Validate: it tells less than NewEvent, and counts a space as nothing.
+	// But a setter that failed left its error there and nothing else.
+	if len(in.FieldErrors) > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(in.FieldErrors)))
+		return Event{}, &AttributeError{strings.TrimPrefix(first, "extension:"), in.FieldErrors[first].Error()}
+	}
+	if in.Context == nil {
+		return Event{}, &AttributeError{"specversion", "missing: the event was not made by event.New"}
 	}
 	ctx, ok := in.Context.(*event.EventContextV1)
 	if !ok {
@@ -132,18 +139,4 @@ func extension(name string, v any) (Attr, error) {
 		a.Kind = Boolean
 	}
 	return a, nil
-}
-
-// sdkFault is the first fault, by name, of the SDK's validation.
-func sdkFault(err error) error {
-	faults, ok := err.(event.ValidationError)
-	if !ok || len(faults) == 0 {
-		return err
-	}
-	names := make([]string, 0, len(faults))
-	for name := range faults {
-		names = append(names, name)
-	}
-	first := slices.Min(names)
-	return &AttributeError{strings.TrimPrefix(first, "extension:"), faults[first].Error()}
 }

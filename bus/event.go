@@ -168,8 +168,8 @@ func (a *Attr) check() error {
 			return fail("is not an absolute URI: " + a.Value)
 		}
 	case "time":
-		// Parse would take "1:04" for an hour and a comma for the point.
-		if err := new(time.Time).UnmarshalText([]byte(a.Value)); err != nil {
+		// Parse takes an hour of one digit and a comma for the point; RFC 3339 does not.
+		if _, err := time.Parse(time.RFC3339Nano, a.Value); err != nil || a.Value[13] != ':' || strings.Contains(a.Value, ",") {
 			return fail("is not an RFC 3339 timestamp such as 2026-01-02T15:04:05Z: " + a.Value)
 		}
 	case "datacontenttype":

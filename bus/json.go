@@ -17,10 +17,12 @@ import (
 // The JSON form of an event: the CloudEvents JSON event format 1.0.2.
 //
 // The SDK's decoder is not used here, although it is the reference in the tests:
-// it reads data_base64 and text data into its own form, lets the last of two
-// members win, truncates numbers, does not say which attribute was wrong, and its
-// encoder writes whatever bytes it is given as "data". gjson gives each member
-// with its place in the document, so the data stays the bytes that came.
+// it lets the last of two members win, truncates fractions and numbers that do not
+// fit, refuses data with numbers beyond a float64 (1e400), takes media types with
+// +json for text, does not say which attribute was wrong, and its encoder writes
+// whatever bytes it is given as "data".
+// gjson gives each member with its place in the document, so the data stays the
+// bytes that came.
 
 // ErrTooMany is what ParseBatch says about a batch with more events than allowed.
 var ErrTooMany = errors.New("more events than a batch may have")
