@@ -120,6 +120,9 @@ type TailFilter struct {
 	Rule, Sink string
 	Stages     []string
 	Pattern    *rules.Set
+	// Attached is called once nothing that happens from then on is missed; nil for
+	// nobody who has to know.
+	Attached func()
 }
 
 func (f *TailFilter) accepts(n *Notice) bool {
@@ -140,6 +143,9 @@ func (f *TailFilter) accepts(n *Notice) bool {
 func (d *Dispatcher) Tail(ctx context.Context, f TailFilter, show func(n Notice, missed int64) error) error {
 	w, stop := d.fates.watch()
 	defer stop()
+	if f.Attached != nil {
+		f.Attached()
+	}
 	for {
 		select {
 		case n := <-w.notices:

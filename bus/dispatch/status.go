@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,6 +98,24 @@ func (d *Dispatcher) Rules() []RuleStatus {
 
 // Routes are the rules as they run now, with their patterns.
 func (d *Dispatcher) Routes() []Route { return d.routing.Load().routes }
+
+// Match tells which rules match an event now, and which sinks it would go to.
+func (d *Dispatcher) Match(e bus.Event) (matching, to []string, err error) {
+	table := d.routing.Load()
+	hits, err := table.set.MatchEvent(e, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, hit := range hits {
+		matching = append(matching, table.routes[hit].Name)
+	}
+	for _, t := range table.targets(e, hits, nil) {
+		if !slices.Contains(to, t.lane.name) {
+			to = append(to, t.lane.name)
+		}
+	}
+	return matching, to, nil
+}
 
 // Version is the version of the config that runs now.
 func (d *Dispatcher) Version() string { return d.routing.Load().version }
