@@ -105,10 +105,20 @@ func (s *stream) get(ctx context.Context, e *engine, seq uint64) (bus.Pack, erro
 	}
 }
 
-// Remove implements bus.Stream. The requests go out at once, in groups.
+// Remove implements bus.Stream. JetStream fsyncs each removal, 0.3 to 0.6 ms with
+// Sync always, but trims at one go; so what is oldest is trimmed, and the rest is
+// removed with the requests sent out in groups.
 func (s *stream) Remove(ctx context.Context, seqs ...uint64) error {
 	const group = 256
 	return s.log.with(ctx, func(ctx context.Context, e *engine) error {
+		below, rest := s.tail.oldest(seqs)
+		if len(rest)+1 < len(seqs) {
+			if err := s.purge(ctx, e, below, ""); err != nil {
+				return err
+			}
+			s.tail.trimmed("", below)
+			seqs = rest
+		}
 		for len(seqs) > 0 {
 			n := min(group, len(seqs))
 			if err := s.remove(ctx, e, seqs[:n]); err != nil {
@@ -134,7 +144,7 @@ func (s *stream) remove(ctx context.Context, e *engine, seqs []uint64) error {
 		}
 		a := &answer{}
 		call, _, err := e.api.send(subject, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq), func(m *nats.Msg) bool {
-			a.fail = deleteError(m.Data)
+			a.fail = deleteError(m)
 			return true
 		})
 		if err != nil {
@@ -167,24 +177,35 @@ func (s *stream) Trim(ctx context.Context, key string, below uint64) error {
 		if below <= s.tail.start() {
 			return nil // to JetStream, below 0 or 1 means everything
 		}
-		opts := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSequence(below)}
+		var subject string
 		if key != "" {
-			subject, err := s.subject(key)
-			if err != nil {
+			var err error
+			if subject, err = s.subject(key); err != nil {
 				return err
 			}
-			opts = append(opts, jetstream.WithPurgeSubject(subject))
 		}
-		js, err := e.js.Stream(ctx, s.name)
-		if err != nil {
-			return s.err(err)
-		}
-		if err := js.Purge(ctx, opts...); err != nil {
-			return s.err(err)
+		if err := s.purge(ctx, e, below, subject); err != nil {
+			return err
 		}
 		s.tail.trimmed(key, below)
 		return nil
 	})
+}
+
+// purge removes what is below a number: all, or what has a subject.
+func (s *stream) purge(ctx context.Context, e *engine, below uint64, subject string) error {
+	request := fmt.Appendf(nil, `{"seq":%d}`, below)
+	if subject != "" {
+		request = fmt.Appendf(nil, `{"seq":%d,"filter":%q}`, below, subject)
+	}
+	m, err := e.api.request(ctx, "$JS.API.STREAM.PURGE."+s.name, request)
+	if err == nil {
+		err = apiError(m)
+	}
+	if err != nil {
+		return s.err(err)
+	}
+	return nil
 }
 
 // Since implements bus.Stream. JetStream's own times are a little later than those
@@ -270,20 +291,29 @@ func (s *stream) key(subject string) string {
 	return tokenKey(strings.TrimPrefix(subject, s.name+"."))
 }
 
-// deleteError is what is wrong with the answer to a removal.
-func deleteError(data []byte) error {
+// apiError is what is wrong according to the answer of JetStream's API.
+func apiError(m *nats.Msg) error {
+	if status := m.Header.Get("Status"); status != "" {
+		return fmt.Errorf("status %s", status) // nobody answers for the stream
+	}
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
 	}
-	if err := json.Unmarshal(data, &answer); err != nil {
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
 		return err
 	}
-	const notFound, noMessage = 10043, 10037
-	if e := answer.Error; e != nil && e.ErrorCode != notFound && e.ErrorCode != noMessage {
-		if strings.Contains(e.Description, "no message found") {
-			return nil
-		}
-		return e
+	if answer.Error != nil {
+		return answer.Error
 	}
 	return nil
+}
+
+// deleteError is apiError but for a pack that is not there.
+func deleteError(m *nats.Msg) error {
+	err := apiError(m)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == 10043 || api.ErrorCode == 10037 || strings.Contains(api.Description, "no message found")) {
+		return nil
+	}
+	return err
 }

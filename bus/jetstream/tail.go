@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/nats-io/nats-server/v2/server/avl"
@@ -98,6 +99,25 @@ func (t *tail) removed(seqs []uint64) {
 	for t.gone.Delete(t.first) {
 		t.first++
 	}
+}
+
+// oldest divides numbers to remove: once those that are not in rest are gone,
+// everything below is.
+func (t *tail) oldest(seqs []uint64) (below uint64, rest []uint64) {
+	seqs = slices.Sorted(slices.Values(seqs))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	below = t.first
+	for i, seq := range seqs {
+		for below < seq && t.gone.Exists(below) {
+			below++
+		}
+		if seq > below || seq > t.last {
+			return below, seqs[i:]
+		}
+		below = max(below, seq+1)
+	}
+	return below, nil
 }
 
 // trimmed notes that every number below was removed, of one key or of all.
