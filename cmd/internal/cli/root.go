@@ -31,6 +31,8 @@ type env struct {
 	stdout, stderr io.Writer
 	lookupEnv      func(name string) (string, bool)
 	now            func() time.Time
+	sleep          func(ctx context.Context, d time.Duration) error
+	terminal       func(stream any) bool
 	kinds          config.Options // the kinds that a config may use
 
 	// The global flags.
@@ -45,7 +47,8 @@ type env struct {
 // exit code. It returns early, with what was done so far said, when ctx ends.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return run(ctx, args, &env{
-		stdin: stdin, stdout: stdout, stderr: stderr, lookupEnv: os.LookupEnv, now: time.Now,
+		stdin: stdin, stdout: stdout, stderr: stderr, lookupEnv: os.LookupEnv,
+		now: time.Now, sleep: sleep, terminal: isTerminal,
 		kinds: config.Options{Sinks: sinks.Kinds(), Sources: sources.Kinds()},
 	})
 }
@@ -111,6 +114,18 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
+// sleep waits for d, or returns the error of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // usagef is an error of the command line: exit code 2.
 func usagef(format string, args ...any) *exitError {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
@@ -148,6 +163,7 @@ Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 invalid config, 4 no rule matches.
 	f.StringVarP(&e.output, "output", "o", formatTable, "what to print: table or json")
 	f.BoolVar(&e.noColor, "no-color", false, "print without colours (also when $NO_COLOR is set)")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print results only, no progress and no notes")
+	root.CompletionOptions.DisableDefaultCmd = true // there is one of our own
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run the bus:"},
 		&cobra.Group{ID: groupFiles, Title: "Work on files, no server needed:"},
@@ -164,7 +180,7 @@ func addVerbs(root *cobra.Command, e *env) {
 			root.AddCommand(verb)
 		}
 	}
-	_ = add // the verbs follow
+	add(groupFiles, newValidateCommand(e), newMatchCommand(e), newKindsCommand(e), newVersionCommand(e), newCompletionCommand(e))
 }
 
 // checkFlags refuses global flags that make no sense together with anything.

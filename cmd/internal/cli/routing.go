@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"sluice/bus"
+	"sluice/config"
+	"sluice/rules"
+)
+
+// loadConfig reads a config for a verb that needs one without faults.
+func (e *env) loadConfig(path string) (*config.Config, error) {
+	if path == "" {
+		return nil, usagef("--config is missing: name the config, a file or a directory")
+	}
+	c, err := config.Load(path, e.kinds)
+	var faults config.Faults
+	if errors.As(err, &faults) {
+		for _, fault := range faults {
+			fmt.Fprintln(e.stderr, fault)
+		}
+		return nil, &exitError{exitInvalid, fmt.Errorf("%s is not valid: mend the %s above", path, plural(len(faults), "fault"))}
+	}
+	return c, err
+}
+
+// routing is where a config sends events.
+type routing struct {
+	rules     []config.Rule // the enabled ones, numbered as the set does
+	set       *rules.Set
+	unmatched []string
+}
+
+func newRouting(c *config.Config) (*routing, error) {
+	r := &routing{unmatched: c.Unmatched}
+	var compiled []rules.Rule
+	for _, rule := range c.Rules {
+		if rule.Enabled {
+			r.rules = append(r.rules, rule)
+			compiled = append(compiled, rules.Rule{Name: rule.Name, Pattern: rule.Match})
+		}
+	}
+	var err error
+	r.set, err = rules.Compile(compiled)
+	return r, err
+}
+
+// route is what becomes of one event.
+type route struct {
+	rules []string
+	sinks []string // each once, in the order of the rules
+}
+
+func (r *routing) route(e bus.Event) (route, error) {
+	hits, err := r.set.MatchEvent(e, nil)
+	if err != nil {
+		return route{}, err
+	}
+	to := route{rules: []string{}, sinks: []string{}}
+	for _, hit := range hits {
+		to.rules = append(to.rules, r.rules[hit].Name)
+		for _, sink := range r.rules[hit].To {
+			if !slices.Contains(to.sinks, sink) {
+				to.sinks = append(to.sinks, sink)
+			}
+		}
+	}
+	if len(hits) == 0 {
+		to.sinks = append(to.sinks, r.unmatched...)
+	}
+	return to, nil
+}
+
+// outcome is how one test of a config went.
+type outcome struct {
+	Name       string   `json:"name"`
+	Place      string   `json:"place"`
+	OK         bool     `json:"ok"`
+	Error      string   `json:"error,omitempty"` // the event cannot be used
+	Expect     []string `json:"expect"`
+	Got        []string `json:"got"`
+	Missing    []string `json:"missing,omitempty"`
+	Unexpected []string `json:"unexpected,omitempty"`
+	Rules      []string `json:"rules"` // the rules that matched
+
+	event bus.Event
+}
+
+// runTests sends every test of a config through its rules.
+func runTests(c *config.Config) ([]outcome, error) {
+	r, err := newRouting(c)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]outcome, len(c.Tests))
+	for i, test := range c.Tests {
+		outcomes[i] = r.test(i, test)
+	}
+	return outcomes, nil
+}
+
+func (r *routing) test(i int, test config.Test) outcome {
+	o := outcome{Name: test.Name, Place: test.Pos.String(), Expect: test.Expect, Got: []string{}, Rules: []string{}}
+	if o.Name == "" {
+		o.Name = fmt.Sprintf("tests[%d]", i)
+	}
+	if o.Expect == nil {
+		o.Expect = []string{}
+	}
+	var to route
+	var err error
+	if o.event, err = testEvent(test.Event); err == nil {
+		to, err = r.route(o.event)
+	}
+	if err != nil {
+		o.Error = "event: " + err.Error()
+		return o
+	}
+	o.Got, o.Rules = to.sinks, to.rules
+	o.Missing, o.Unexpected = without(o.Expect, o.Got), without(o.Got, o.Expect)
+	o.OK = len(o.Missing)+len(o.Unexpected) == 0
+	return o
+}
+
+// testEvent reads the event of a test, which may leave out what says nothing about
+// where it goes: specversion and id.
+func testEvent(doc []byte) (bus.Event, error) {
+	for _, standard := range []struct{ name, value string }{{"specversion", bus.SpecVersion}, {"id", "test"}} {
+		if gjson.GetBytes(doc, standard.name).Exists() {
+			continue
+		}
+		var err error
+		if doc, err = sjson.SetBytes(doc, standard.name, standard.value); err != nil {
+			return bus.Event{}, err
+		}
+	}
+	return bus.ParseJSON(doc)
+}
+
+// without is what a has and b has not.
+func without(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
+}
+
+func failures(outcomes []outcome) int {
+	n := 0
+	for _, o := range outcomes {
+		if !o.OK {
+			n++
+		}
+	}
+	return n
+}
