@@ -205,7 +205,7 @@ func (c *scratch) candidates(path uint32) (first, end int32, linked bool) {
 	var inner uint32
 	if !c.twins {
 		for i := range c.chosen {
-			inner = max(inner, c.elemAbove(c.chosen[i].elem, path))
+			inner = max(inner, c.elemAbove(c.chosen[i].elem, path, true))
 		}
 	}
 	if inner != 0 {
@@ -222,11 +222,12 @@ func (c *scratch) following(at int32, linked bool) int32 {
 }
 
 // elemAbove gives the innermost of e and the elements around it whose array
-// is on the way to a path, 0 if none is.
-func (c *scratch) elemAbove(e, path uint32) uint32 {
+// is on the way to a path, 0 if none is. With strict, arrays at the end of the
+// path do not count: their scalars lie beside the elements, not inside.
+func (c *scratch) elemAbove(e, path uint32, strict bool) uint32 {
 	node := c.set.paths[path].node
 	for ; e != 0; e = c.elems[e].parent {
-		if c.set.trie.above(c.elems[e].node, node) {
+		if at := c.elems[e].node; c.set.trie.above(at, node) && !(strict && at == node) {
 			return e
 		}
 	}
@@ -245,7 +246,7 @@ func (t *pathTrie) above(a, n int32) bool {
 func (c *scratch) sharing(path uint32) blame {
 	var b blame
 	for i := range c.chosen {
-		if c.elemAbove(c.chosen[i].elem, path) != 0 {
+		if c.elemAbove(c.chosen[i].elem, path, false) != 0 {
 			b |= blameOf(i)
 		}
 	}

@@ -266,7 +266,7 @@ func (b *builder) indexPath(x *pathIndex, ids []uint32) {
 	var texts, others, numbers []uint32
 	var keys []uint64
 	var textKeys, otherKeys []string
-	var entries []uint32
+	var entries, checks []uint32
 	var ranges []keyRange
 	for _, id := range ids {
 		a := &b.atoms[id]
@@ -280,6 +280,8 @@ func (b *builder) indexPath(x *pathIndex, ids []uint32) {
 			others, otherKeys = append(others, id), append(otherKeys, a.text)
 		case a.op <= opNull:
 			x.words[a.op-opTrue] = int32(id)
+		case a.op == opGlob && !leads:
+			checks = append(checks, id)
 		case !leads:
 		case a.op == opExists || a.op == opNot:
 			x.present = append(x.present, id)
@@ -305,7 +307,23 @@ func (b *builder) indexPath(x *pathIndex, ids []uint32) {
 	}
 	if len(entries) > 0 {
 		x.texts = newTextIndex(b.seed, b.atoms, entries)
+		b.place(x.texts.globs)
 	}
+	if len(checks) > 0 {
+		x.checks = newGlobIndex(b.atoms, checks)
+		b.place(x.checks)
+	}
+}
+
+// place gives a wildcard index its part of every scratch's globState.
+func (b *builder) place(x *globIndex) {
+	if x == nil {
+		return
+	}
+	x.base = b.globs
+	b.globs.glob += len(x.globs)
+	b.globs.literal += len(x.literals)
+	b.globs.state += x.states()
 }
 
 // never is more than any weight of a condition that can be waited for.

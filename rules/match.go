@@ -10,11 +10,11 @@ var (
 	// ErrInvalidJSON is returned for a document that is truncated, has
 	// something behind its end, or is not JSON for another reason.
 	ErrInvalidJSON = errors.New("rules: not a valid JSON document")
-	// ErrTooComplex is returned when finding one array element for all
-	// conditions of a rule takes too long. Only documents made for the purpose
-	// (thousands of elements that each fulfil some conditions of many rules)
-	// come to this.
-	ErrTooComplex = errors.New("rules: the document's arrays take too long to match")
+	// ErrTooComplex is returned when a match would hold up the caller for more
+	// than about 50 ms. Only documents made for the purpose come to this:
+	// thousands of array elements that each fulfil some conditions of many
+	// rules, or very long texts against hundreds of nested exclusions.
+	ErrTooComplex = errors.New("rules: the document takes too long to match")
 )
 
 // Match appends the indexes of the rules that doc matches to hits, ascending
@@ -82,6 +82,9 @@ func (c *scratch) enter(a uint32, hits []int) []int {
 	check, ok := uint32(noCheck), true
 	for _, e := range c.set.entries[p.off:p.end] {
 		if e.check != check {
+			if c.err != nil {
+				return hits
+			}
 			check = e.check
 			ok = c.need(check)
 		}

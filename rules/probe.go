@@ -85,10 +85,8 @@ func (c *scratch) probeText(x *textIndex, l *leaf) {
 			}
 		}
 	}
-	for _, a := range x.globs {
-		if c.marks[a] != c.gen && c.fulfils(&c.set.atoms[a], l) {
-			c.mark(a)
-		}
+	if x.globs != nil {
+		c.probeGlobs(x.globs, l)
 	}
 }
 

@@ -35,6 +35,7 @@ type scratch struct {
 	fired   []uint32 // atoms that lead to rules, in order of discovery
 	frames  []frame
 	chosen  []choicePoint
+	globs   globState
 	bound   []uint32 // by array: the element fixed for it, 0 if none
 	trail   []uint32 // arrays bound so far
 }
@@ -77,13 +78,16 @@ type pathState struct {
 	first   int32
 	last    int32
 	inArray bool // some leaf is inside an array element
+	long    bool // some leaf is a long text
+	checked bool // the wildcards in pathIndex.checks are marked
 }
 
 // maxGeneration keeps generation<<1 within 32 bits.
 const maxGeneration = 1<<31 - 1
 
-// maxSteps bounds the search for one array element that meets all conditions
-// of a rule, over all rules of one event: about 20 ms.
+// maxSteps bounds the work of one match that grows faster than the document
+// and the rules do, in steps of about 10 ns: the search for array elements
+// that fulfil a rule, and texts of many kilobytes against many wildcards.
 const maxSteps = 2_000_000
 
 func newScratch(s *Set) *scratch {
@@ -98,6 +102,7 @@ func newScratch(s *Set) *scratch {
 		memo:    make([]uint32, len(s.clauses)),
 		seen:    make([]uint32, len(s.rules)),
 		stabbed: make([]uint32, s.stabs),
+		globs:   newGlobState(s.globs),
 	}
 }
 
@@ -151,6 +156,7 @@ func (c *scratch) addLeaf(path int32, elem uint32, k kind, val []byte) {
 		p.last = at
 		p.inArray = p.inArray || elem != 0
 	}
+	p.long = p.long || len(val) >= longText
 	c.leaves = append(c.leaves, leaf{val: val, path: uint32(path), elem: elem, kind: k, next: -1})
 }
 

@@ -21,6 +21,7 @@ type Set struct {
 	refs    []uint32 // clauses and $or branches of groups
 	rules   []ruleCode
 	always  []uint32 // rules that no single condition leads to
+	globs   globBase // sizes of all wildcard indexes together
 	stabs   int      // nodes of all range indexes
 	arrays  bool     // some rule needs to know which array element a value is in
 	pool    sync.Pool
@@ -87,5 +88,6 @@ type pathIndex struct {
 	words   [3]int32     // atoms of true, false, null; -1 if none
 	present []uint32     // entries by exists:true and anything-but
 	texts   *textIndex   // what else can lead in from a string
+	checks  *globIndex   // wildcards that lead to no rule, for long texts
 	ranges  *rangeIndex  // numeric
 }

@@ -10,7 +10,7 @@ type textIndex struct {
 	// then compared exactly, because folding is wider than the operators.
 	fold, foldPrefix, foldSuffix *foldIndex
 	blocks                       *blockIndex
-	globs                        []uint32
+	globs                        *globIndex
 }
 
 // foldIndex groups operands by their folded text.
@@ -39,7 +39,7 @@ func newTextIndex(seed maphash.Seed, atoms []atom, ids []uint32) *textIndex {
 		o := atoms[id].op
 		by[o] = append(by[o], id)
 	}
-	x := &textIndex{globs: by[opGlob]}
+	x := &textIndex{}
 	x.prefix = operandTree(atoms, by[opPrefix], false)
 	x.suffix = operandTree(atoms, by[opSuffix], true)
 	x.fold = operandFolds(seed, atoms, by[opFold])
@@ -51,6 +51,9 @@ func newTextIndex(seed maphash.Seed, atoms []atom, ids []uint32) *textIndex {
 			blocks[i] = indexedBlock{block: *atoms[id].more.block, atom: id}
 		}
 		x.blocks = newBlockIndex(blocks)
+	}
+	if globs := by[opGlob]; len(globs) > 0 {
+		x.globs = newGlobIndex(atoms, globs)
 	}
 	return x
 }

@@ -48,12 +48,34 @@ func (c *scratch) atomHolds(id uint32) bool {
 	if a.op == opAbsent {
 		return at < 0
 	}
+	if a.op == opGlob && at >= 0 && c.paths[a.path].long {
+		return c.longGlob(id, a)
+	}
 	for ; at >= 0; at = c.leaves[at].next {
+		if c.steps--; c.steps < 0 {
+			c.err = ErrTooComplex
+			return false
+		}
 		if c.fulfils(a, &c.leaves[at]) {
 			return true
 		}
 	}
 	return false
+}
+
+// longGlob is atomHolds for a wildcard on a path with long texts: the first
+// one asked for marks all that hold.
+func (c *scratch) longGlob(id uint32, a *atom) bool {
+	x, p := c.set.paths[a.path].checks, &c.paths[a.path]
+	if x != nil && !p.checked {
+		p.checked = true
+		for at := p.first; at >= 0; at = c.leaves[at].next {
+			if l := &c.leaves[at]; l.kind == kindText {
+				c.probeGlobs(x, l)
+			}
+		}
+	}
+	return c.marks[id] == c.gen
 }
 
 // clauseTakes reports whether one value fulfils a clause.
@@ -97,10 +119,17 @@ func (c *scratch) fulfils(a *atom, l *leaf) bool {
 		ip, ok := parseAddress(l.val)
 		return ok && a.more.block.contains(ip)
 	case opGlob:
-		c.steps -= len(l.val) >> 6
+		c.spend(len(l.val))
 		return a.more.glob.match(l.text())
 	}
 	return foldFulfils(a.op, a.text, l.text())
+}
+
+// spend accounts for comparing a text of n bytes.
+func (c *scratch) spend(n int) {
+	if c.steps -= n >> 5; c.steps < 0 {
+		c.err = ErrTooComplex
+	}
 }
 
 func foldFulfils(o op, operand, text string) bool {
@@ -158,6 +187,7 @@ func (l *leaf) excluded(not []condition, c *scratch) bool {
 		return found
 	}
 	for i := range not {
+		c.spend(len(text))
 		if excludes(&not[i], text) {
 			return true
 		}
