@@ -60,8 +60,8 @@ func golden(t *testing.T, file, got string) {
 func TestFaultsOfBytes(t *testing.T) {
 	t.Parallel()
 	for src, want := range map[string]string{
-		"a: \x00b":                 "f:1:4: is no UTF-8 text from here on: save the file as UTF-8 without control characters",
-		"a: 1\nä: \xff":            "f:2:4: is no UTF-8 text from here on: save the file as UTF-8 without control characters",
+		"a: \x00b":                 "f:1:4: is no plain UTF-8 text from here on: save the file as UTF-8 with Unix line ends and no control characters",
+		"a: 1\nä: \xff":            "f:2:4: is no plain UTF-8 text from here on: save the file as UTF-8 with Unix line ends and no control characters",
 		"":                         "f:1:1: the config is empty: begin with sinks and rules",
 		"\ufeff":                   "f:1:1: the config is empty: begin with sinks and rules",
 		strings.Repeat("#", 5<<20): "f: is larger than 4MiB: split it into a directory of files",

@@ -188,9 +188,9 @@ func (l *loader) first(key *yaml.Node, path string) bool {
 	return true
 }
 
-// name is what sources, sinks and rules may be called: names are parts of metrics,
+// validName is what sources, sinks and rules may be called: names are parts of metrics,
 // URLs and storage subjects.
-var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
 // named reads a section of named entries.
 func (l *loader) named(p pair, read func(pair, string)) {
@@ -200,7 +200,7 @@ func (l *loader) named(p pair, read func(pair, string)) {
 	}
 	for _, entry := range pairs(p.val) {
 		path := join(section, entry.key.Value)
-		if !name.MatchString(entry.key.Value) {
+		if !validName.MatchString(entry.key.Value) {
 			l.errorf(entry.key, path, "is not a name: write 1 to 64 letters, digits, _, . or -, beginning with a letter or digit")
 			continue
 		}

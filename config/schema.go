@@ -61,7 +61,7 @@ func namedSchema(doc string, entry object) object {
 	return object{
 		"description":          doc,
 		"type":                 []string{"object", "null"},
-		"propertyNames":        object{"pattern": name.String()},
+		"propertyNames":        object{"pattern": validName.String()},
 		"additionalProperties": entry,
 	}
 }

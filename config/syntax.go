@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -17,7 +18,7 @@ import (
 // and reports what is wrong with the syntax.
 func parseYAML(file string, src []byte, r *report) *yaml.Node {
 	if at := badByte(src); at >= 0 {
-		r.errorf(position(file, src, at), "", "is no UTF-8 text from here on: save the file as UTF-8 without control characters")
+		r.errorf(position(file, src, at), "", "is no plain UTF-8 text from here on: save the file as UTF-8 with Unix line ends and no control characters")
 		return nil
 	}
 	decode := yaml.NewDecoder(bytes.NewReader(src))
@@ -60,11 +61,13 @@ func next(decode *yaml.Decoder) (doc *yaml.Node, err error) {
 }
 
 // badByte is the offset of the first byte that cannot stand in a config, or -1.
+// Rare line ends are among them: YAML counts them and editors do not.
 func badByte(src []byte) int {
 	for i := 0; i < len(src); {
 		c, size := utf8.DecodeRune(src[i:])
 		control := c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f
-		if control || c == utf8.RuneError && size == 1 {
+		oddEnd := c == '\r' && !bytes.HasPrefix(src[i+1:], []byte("\n")) || c == 0x85 || c == 0x2028 || c == 0x2029
+		if control || oddEnd || c == utf8.RuneError && size == 1 {
 			return i
 		}
 		i += size
@@ -95,9 +98,6 @@ func splitError(err error) (line int, msg string) {
 	return line, m[2]
 }
 
-// locateBudget is how many bytes are parsed again to find a syntax error.
-const locateBudget = 4 << 20
-
 // locate finds where the syntax error of src is. The parser tells no column and
 // not always the right line, so the beginnings of src are parsed again: the error
 // is in the first one that fails in the same way after the longest one that does
@@ -107,57 +107,134 @@ func locate(src []byte, failure error) (at int, msg string) {
 	if strings.HasPrefix(msg, "exceeded max depth") {
 		return 0, plainly(msg, nil, 0) // slow to parse again, and plain to see
 	}
-	budget := locateBudget
-	fails := func(end int) (string, bool) {
-		if budget -= end; budget < 0 {
-			return "", true
-		}
-		err := yaml.Unmarshal(src[:end], new(yaml.Node))
-		if err == nil {
-			return "", false
-		}
-		_, m := splitError(err)
-		return m, true
-	}
+	s := search{msg: msg, budget: 2 << 20}
 	ends := lineEnds(src)
-	last := len(ends) - 1
-	if line > 0 {
-		last = min(last, line+1)
-	}
-	i, good := longestGood(ends[:last+1], fails)
-	if i < len(ends)-1 {
-		good = longestGoodIn(good, ends[i+1], fails)
-	}
-	for end := good + 1; end <= len(src) && budget > 0; end++ {
-		if m, failed := fails(end); failed && m == msg {
-			return end - 1, plainly(msg, src, end-1)
+	for _, i := range s.likely(line, src) {
+		if i < 0 || i >= len(ends)-1 {
+			continue
+		}
+		if part, start := contextOf(src, ends, i); s.parses(part[:start]) && s.failsAlike(part) {
+			return s.within(part, start, ends[i])
 		}
 	}
-	if budget <= 0 && line > 0 {
-		good = ends[min(line, len(ends)-1)-1]
+	i := s.longestGood(src, ends)
+	if part, start := contextOf(src, ends, i); s.failsAlike(part) {
+		return s.within(part, start, ends[i])
 	}
-	return good, plainly(msg, nil, 0)
+	return s.within(src, ends[i], ends[i])
 }
 
-// longestGood is the index and offset of the last of ends that does not fail.
-func longestGood(ends []int, fails func(int) (string, bool)) (i, end int) {
-	for i := len(ends) - 1; i > 0; i-- {
-		if _, failed := fails(ends[i]); !failed {
-			return i, ends[i]
+// unknownAnchor takes the name out of a message that has no line.
+var unknownAnchor = regexp.MustCompile(`^unknown anchor '(.+)' referenced$`)
+
+// likely are the lines, the first being 0, that the error may be in by what the
+// parser says.
+func (s *search) likely(line int, src []byte) []int {
+	if m := unknownAnchor.FindStringSubmatch(s.msg); m != nil {
+		if at := bytes.Index(src, []byte("*"+m[1])); at >= 0 {
+			return []int{bytes.Count(src[:at], []byte("\n"))}
 		}
 	}
-	return 0, 0
+	return []int{line - 1, line, line - 2}
 }
 
-// longestGoodIn is the last offset from good up to end that does not fail.
-func longestGoodIn(good, end int, fails func(int) (string, bool)) int {
-	for at := end; at > good; at-- {
-		if _, failed := fails(at); !failed {
-			return at
+// within finds the error in a part of src that parses up to start, which is at
+// offset of src.
+func (s *search) within(part []byte, start, offset int) (at int, msg string) {
+	line := bytes.IndexByte(part[start:], '\n')
+	if line < 0 {
+		line = len(part) - start
+	}
+	good := start
+	for end := start + line; end > start && good == start; end-- {
+		if s.parses(part[:end]) {
+			good = end
+		}
+	}
+	for end := good + 1; end <= len(part) && s.budget > 0; end++ {
+		if s.failsAlike(part[:end]) {
+			return offset + end - 1 - start, plainly(s.msg, part, end-1)
+		}
+	}
+	return offset + good - start, plainly(s.msg, nil, 0)
+}
+
+// search parses pieces of a config as long as its budget of bytes lasts.
+type search struct {
+	msg    string
+	budget int
+}
+
+func (s *search) parse(src []byte) (msg string, ok bool) {
+	if s.budget -= len(src); s.budget < 0 {
+		return "", false
+	}
+	_, err := next(yaml.NewDecoder(bytes.NewReader(src)))
+	if err == nil || errors.Is(err, io.EOF) {
+		return "", true
+	}
+	_, msg = splitError(err)
+	return msg, false
+}
+
+func (s *search) parses(src []byte) bool {
+	_, ok := s.parse(src)
+	return ok
+}
+
+func (s *search) failsAlike(src []byte) bool {
+	msg, ok := s.parse(src)
+	return !ok && msg == s.msg
+}
+
+// longestGood is the index of the last of the line ends up to which src parses,
+// found by halving. What parses may follow what does not, where a text or a list
+// spans lines: so a few lines more are tried where it seems to end.
+func (s *search) longestGood(src []byte, ends []int) int {
+	const span = 32
+	good, bad := 0, len(ends) // ends[0] is nothing, which parses
+	for good+1 < bad {
+		mid := (good + bad) / 2
+		if s.parses(src[:ends[mid]]) {
+			good = mid
+			continue
+		}
+		bad = mid
+		for i := mid + 1; i < min(mid+span, len(ends)); i++ {
+			if s.parses(src[:ends[i]]) {
+				good, bad = i, len(ends)
+				break
+			}
 		}
 	}
 	return good
 }
+
+// contextOf is the part of src that line i and what it stands in are in: the lines
+// above that are indented less, and from start on those from line i. Parsing it
+// again is cheap.
+func contextOf(src []byte, ends []int, i int) (part []byte, start int) {
+	const span = 64
+	var above [][]byte
+	last := min(i+span, len(ends)-1)
+	depth := indent(src[ends[i]:])
+	for j := i - 1; j >= 0 && depth > 0; j-- {
+		line := src[ends[j]:ends[j+1]]
+		if text := bytes.TrimSpace(line); len(text) == 0 || text[0] == '#' {
+			continue
+		}
+		if n := indent(line); n < depth {
+			depth = n
+			above = append(above, line)
+		}
+	}
+	slices.Reverse(above)
+	part = bytes.Join(above, nil)
+	return append(part, src[ends[i]:ends[last]]...), len(part)
+}
+
+// indent is how far a line is indented.
+func indent(line []byte) int { return len(line) - len(bytes.TrimLeft(line, " ")) }
 
 // lineEnds are the offsets after each line, starting with 0.
 func lineEnds(src []byte) []int {
