@@ -27,6 +27,7 @@ type Dispatcher struct {
 	log     *slog.Logger
 	metrics *metrics
 	events  *ledger
+	dirty   chan struct{} // a ledger has changed
 	fates   *fates
 	jobs    *jobs
 
@@ -49,6 +50,7 @@ type Dispatcher struct {
 	stopIntake, cutAttempts   context.CancelFunc
 	background, writers, work sync.WaitGroup
 	stop                      sync.Once
+	recovered                 bool // what is saved may be replaced
 }
 
 // Config is what a Dispatcher is made of.
@@ -92,9 +94,10 @@ const (
 func New(c Config) (*Dispatcher, error) {
 	d := &Dispatcher{
 		store: c.Store, log: c.Log, metrics: newMetrics(),
-		events: newLedger(true), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
+		dirty: make(chan struct{}, 1), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
 	}
+	d.events = d.newLedger(true)
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
@@ -123,17 +126,19 @@ func (d *Dispatcher) newWriter(stream string, waiting int, persist bool) *writer
 	return w
 }
 
-// Start recovers what the log holds and begins to route and to deliver.
+// Start recovers what the log holds and begins to route and to deliver. Stop it
+// even when it fails.
 func (d *Dispatcher) Start(ctx context.Context, t Table) error {
-	heads, err := d.recover(ctx)
-	if err != nil {
-		return fmt.Errorf("recover the state: %w", err)
-	}
 	for _, w := range []*writer{d.eventWriter, d.backlogWriter, d.retryWriter, d.deadWriter} {
 		// A writer is ended by stop alone: what was submitted is always answered.
 		d.writers.Go(func() { w.run(context.Background()) })
 	}
 	d.writers.Go(func() { d.remover.run(context.Background()) })
+	heads, err := d.recover(ctx)
+	if err != nil {
+		return fmt.Errorf("recover the state: %w", err)
+	}
+	d.recovered = true
 	if err := d.Reload(ctx, t); err != nil {
 		return err
 	}
@@ -331,8 +336,16 @@ func (d *Dispatcher) allLanes() []*lane {
 // sweepEvery is how often the lanes are looked over for what takes too long.
 const sweepEvery = 100 * time.Millisecond
 
+// sweep looks the lanes over while events are on their way, until ctx ends.
 func (d *Dispatcher) sweep(ctx context.Context) {
 	for {
+		if n, _ := d.events.load(); n == 0 {
+			select {
+			case <-d.router.stir:
+			case <-ctx.Done():
+				return
+			}
+		}
 		pause(ctx, sweepEvery)
 		if ctx.Err() != nil {
 			return
@@ -406,7 +419,12 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 	for _, l := range d.allLanes() {
 		l.stop()
 	}
-	cut := context.AfterFunc(ctx, d.cutAttempts)
+	cut := context.AfterFunc(ctx, func() {
+		d.cutAttempts()
+		for _, w := range []*writer{d.backlogWriter, d.retryWriter, d.deadWriter} {
+			w.hurry()
+		}
+	})
 	d.jobs.wait()
 	d.work.Wait()
 	cut()
@@ -420,5 +438,22 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 		l.close()
 	}
 	d.work.Wait()
+	if !d.recovered {
+		return nil
+	}
 	return d.commit(context.Background())
+}
+
+func (d *Dispatcher) newLedger(ordered bool) *ledger {
+	l := newLedger(ordered)
+	l.dirty = func() { signal(d.dirty) }
+	return l
+}
+
+// signal wakes who waits on c, which holds one signal.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

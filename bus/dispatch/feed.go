@@ -23,10 +23,7 @@ const (
 // nudgeFeed lets the feed look again, and starts it when there is work for it.
 // The caller holds the lock.
 func (l *lane) nudgeFeed() {
-	select {
-	case l.room <- struct{}{}:
-	default:
-	}
+	signal(l.room)
 	if !l.feeding && l.hungry() {
 		l.feeding = true
 		l.d.work.Go(l.feed)

@@ -73,7 +73,7 @@ func (d *Dispatcher) newLane(name string) *lane {
 		d:        d,
 		log:      d.log.With("sink", name),
 		metrics:  d.metrics.lane(name),
-		books:    newLedger(false),
+		books:    d.newLedger(false),
 		running:  map[*delivery]struct{}{},
 		detached: map[bus.Position]*delivery{},
 		ghosts:   map[uint64]int{},

@@ -21,10 +21,12 @@ type ledger struct {
 	// before it are settled too. The packs of the others are removed from the store
 	// one by one, and stay in the books until drop says that they are gone.
 	ordered bool
-	// whole is told each pack that is read and settled; freed, that something was
-	// settled. Both are called without the lock, and may be nil.
+	// whole is told each pack that is read and settled, without the lock; freed,
+	// that something was settled; dirty, the first change since a snapshot. Each
+	// may be nil.
 	whole func(seq uint64)
 	freed func()
+	dirty func()
 
 	mu      sync.Mutex
 	pages   map[uint64]*page
@@ -74,7 +76,7 @@ func (l *ledger) begin(seq uint64, n, bytes int) {
 	l.next = max(l.next, seq+1)
 	l.open += p.open
 	l.bytes += bytes
-	l.changed = true
+	l.change()
 }
 
 func (p *page) settle(i int) {
@@ -122,7 +124,7 @@ func (l *ledger) settle(pos bus.Position) {
 	}
 	p.settle(pos.Index)
 	l.open--
-	l.changed = true
+	l.change()
 	l.finish(pos.Seq, p)
 	if l.freed != nil {
 		l.freed()
@@ -163,7 +165,7 @@ func (l *ledger) drop(seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.pages, seq)
-	l.changed = true
+	l.change()
 }
 
 // settled tells whether a record of an open page is settled.
@@ -230,11 +232,12 @@ func (l *ledger) snapshot(dst []byte) []byte {
 	return dst
 }
 
-// dirty tells whether anything changed since the last snapshot.
-func (l *ledger) dirty() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
+// change notes that the last snapshot is not true any more.
+func (l *ledger) change() {
+	if !l.changed && l.dirty != nil {
+		l.dirty()
+	}
+	l.changed = true
 }
 
 var errSnapshot = errors.New("the saved state is unreadable")
@@ -292,5 +295,5 @@ func (l *ledger) marked(pos bus.Position) bool {
 func (l *ledger) touch() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.changed = true
+	l.change()
 }

@@ -39,14 +39,7 @@ func (r *remover) remove(s bus.Stream, books *ledger, seqs ...uint64) {
 		r.packs[books] = todo
 	}
 	todo.seqs = append(todo.seqs, seqs...)
-	r.signal()
-}
-
-func (r *remover) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	signal(r.wake)
 }
 
 // stop lets run end once everything is removed.
@@ -54,7 +47,7 @@ func (r *remover) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.signal()
+	signal(r.wake)
 }
 
 func (r *remover) run(ctx context.Context) {

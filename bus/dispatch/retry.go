@@ -38,7 +38,7 @@ const (
 )
 
 func newRetries(d *Dispatcher) *retries {
-	r := &retries{d: d, books: newLedger(false), counts: map[string]int{}, wake: make(chan struct{}, 1)}
+	r := &retries{d: d, books: d.newLedger(false), counts: map[string]int{}, wake: make(chan struct{}, 1)}
 	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, r.books, seq) }
 	return r
 }
@@ -82,10 +82,7 @@ func (r *retries) add(w retry) {
 	r.counts[w.sink]++
 	heap.Push(&r.heap, w)
 	if r.heap[0].pos == w.pos {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		signal(r.wake)
 	}
 }
 

@@ -70,19 +70,15 @@ type router struct {
 	stream bus.Stream
 	head   uint64 // the last pack that was there at the start
 	room   chan struct{}
+	stir   chan struct{} // something is on its way
 
 	hits []int
 	to   []target
 }
 
 func newRouter(d *Dispatcher) *router {
-	r := &router{d: d, books: d.events, stream: d.store.Stream(bus.Events), room: make(chan struct{}, 1)}
-	r.books.freed = func() {
-		select {
-		case r.room <- struct{}{}:
-		default:
-		}
-	}
+	r := &router{d: d, books: d.events, stream: d.store.Stream(bus.Events), room: make(chan struct{}, 1), stir: make(chan struct{}, 1)}
+	r.books.freed = func() { signal(r.room) }
 	return r
 }
 
@@ -144,6 +140,7 @@ func (r *router) routePack(pack bus.Pack) {
 	}
 	r.books.begin(pack.Seq, len(pack.Records), size)
 	r.books.forget(pack.Seq)
+	signal(r.stir)
 	table := r.d.routing.Load()
 	for i, rec := range pack.Records {
 		pos := bus.Position{Seq: pack.Seq, Index: i}

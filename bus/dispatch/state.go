@@ -37,13 +37,8 @@ func (d *Dispatcher) ledgers(visit func(name string, books *ledger, stream bus.S
 	}
 }
 
-// commit saves the ledgers when they have changed.
+// commit saves the ledgers.
 func (d *Dispatcher) commit(ctx context.Context) error {
-	dirty := false
-	d.ledgers(func(_ string, books *ledger, _ bus.Stream, _ *lane) { dirty = dirty || books.dirty() })
-	if !dirty {
-		return nil
-	}
 	saved := map[string]savedLedger{}
 	d.ledgers(func(name string, books *ledger, stream bus.Stream, l *lane) {
 		s := savedLedger{Stream: stream.ID(), Snapshot: books.snapshot(nil)}
@@ -73,14 +68,16 @@ const (
 	commitShare = 20
 )
 
-// keepState commits until ctx ends.
+// keepState commits what changes until ctx ends.
 func (d *Dispatcher) keepState(ctx context.Context) {
 	wait := commitEvery
 	for {
-		pause(ctx, wait)
-		if ctx.Err() != nil {
+		select {
+		case <-d.dirty:
+		case <-ctx.Done():
 			return
 		}
+		pause(ctx, wait)
 		start := time.Now()
 		if err := d.commit(ctx); err != nil && ctx.Err() == nil {
 			d.log.Warn("cannot save what is settled; a crash now would repeat more than usual", "err", err)

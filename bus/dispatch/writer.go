@@ -27,7 +27,8 @@ type writer struct {
 	mu      sync.Mutex
 	waiting []write
 	bytes   int
-	closed  bool
+	closed  bool // nothing new is taken
+	hurried bool // a failed write is not repeated
 	wake    chan struct{}
 	stopped chan struct{}
 }
@@ -72,10 +73,7 @@ func (w *writer) submit(writes ...write) error {
 	}
 	w.waiting = append(w.waiting, writes...)
 	w.bytes += size
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	signal(w.wake)
 	return nil
 }
 
@@ -114,10 +112,7 @@ func (w *writer) wait(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	for {
-		w.mu.Lock()
-		closed := w.closed
-		w.mu.Unlock()
-		if closed {
+		if w.ending() {
 			return
 		}
 		select {
@@ -132,14 +127,25 @@ func (w *writer) wait(ctx context.Context, d time.Duration) {
 
 // stop refuses new writes, and waits until those submitted are answered.
 func (w *writer) stop() {
-	w.mu.Lock()
-	w.closed = true
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	w.end(&w.closed)
 	<-w.stopped
+}
+
+// hurry makes writes that fail be answered at once.
+func (w *writer) hurry() { w.end(&w.hurried) }
+
+func (w *writer) end(what *bool) {
+	w.mu.Lock()
+	*what = true
+	w.mu.Unlock()
+	signal(w.wake)
+}
+
+// ending tells whether waiting is over.
+func (w *writer) ending() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed || w.hurried
 }
 
 // writeGroup writes a group as few packs as its keys and the limits allow.
@@ -204,7 +210,7 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 // never a loss.
 func (w *writer) keepTrying(ctx context.Context, key string, records [][]byte, err error) (uint64, error) {
 	pause := 50 * time.Millisecond
-	for ctx.Err() == nil && !hopeless(err) && !w.stopping() {
+	for ctx.Err() == nil && !hopeless(err) && !w.ending() {
 		w.log.Warn("cannot write to the store; trying again", "sink", key, "records", len(records), "after", pause, "err", err)
 		w.wait(ctx, pause)
 		pause = min(2*pause, 2*time.Second)
@@ -214,12 +220,6 @@ func (w *writer) keepTrying(ctx context.Context, key string, records [][]byte, e
 		}
 	}
 	return 0, err
-}
-
-func (w *writer) stopping() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.closed
 }
 
 // hopeless tells errors that no repetition mends.

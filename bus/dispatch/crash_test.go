@@ -1,0 +1,199 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/bus"
+	"sluice/bus/dispatch"
+	"sluice/bus/memlog"
+	"sluice/sinks"
+)
+
+// seeds is how many random histories the crash test goes through; SLUICE_SEEDS
+// asks for more.
+func seeds() int {
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_SEEDS")); err == nil {
+		return n
+	}
+	return 300
+}
+
+// world is one random history: what was acknowledged, and what arrived.
+type world struct {
+	random *rand.Rand
+	ops    int // log operations until the next crash or fault
+	mu     sync.Mutex
+	acked  map[string]bool
+	a, b   *far
+}
+
+func newWorld(seed uint64) *world {
+	w := &world{random: rand.New(rand.NewPCG(seed, 1)), acked: map[string]bool{}}
+	w.a = newFar(w.flaky)
+	w.b = newFar(nil)
+	return w
+}
+
+func (w *world) n(n int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.random.IntN(n)
+}
+
+// flaky is a far side that fails, hangs and rejects at random.
+func (w *world) flaky(ctx context.Context, _ sinks.Delivery) error {
+	switch w.n(12) {
+	case 0:
+		return sinks.Answered(503, nil)
+	case 1:
+		return errors.New("connection reset")
+	case 2:
+		select {
+		case <-time.After(3 * time.Second): // long enough to be made durable meanwhile
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	case 3:
+		if w.n(4) == 0 {
+			return sinks.Answered(400, nil)
+		}
+	}
+	return nil
+}
+
+// hook fails some operations and crashes the log at a random one.
+func (w *world) hook(_ context.Context, op memlog.Op) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ops < 0 {
+		return nil
+	}
+	if w.ops--; w.ops == 0 {
+		w.ops = -1
+		return memlog.ErrCrash
+	}
+	if op.Name == memlog.OpAppend && w.random.IntN(50) == 0 {
+		return errors.New("injected fault")
+	}
+	return nil
+}
+
+func (w *world) table(t *testing.T) dispatch.Table {
+	return one(t, spec("a", w.a, func(o *dispatch.Options) { o.Concurrency = 4 }), spec("b", w.b, nil))
+}
+
+// life runs one process until its log crashes, or to the end when it does not.
+func (w *world) life(t *testing.T, store *memlog.Log, life int) {
+	d, err := dispatch.New(dispatch.Config{Store: store, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // a crash waits for nobody
+		_ = d.Stop(ctx)
+	}()
+	if err := d.Start(t.Context(), w.table(t)); err != nil {
+		return // crashed while starting
+	}
+	pub := d.Publisher("test")
+	var wg sync.WaitGroup
+	for p := range 3 {
+		wg.Go(func() {
+			for i := range 20 {
+				ids := names(fmt.Sprintf("l%d.p%d.%d.", life, p, i), 1+w.n(4))
+				var events []bus.Event
+				for _, id := range ids {
+					events = append(events, event(t, id))
+				}
+				results, _ := pub.Publish(t.Context(), events...)
+				w.mu.Lock()
+				for i, r := range results {
+					if r.Err == nil {
+						w.acked[ids[i]] = true
+					}
+				}
+				w.mu.Unlock()
+				<-time.After(time.Duration(w.n(200)) * time.Millisecond)
+				if p == 0 && i%7 == 6 {
+					w.operate(t, d)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	pass(time.Duration(w.n(20)) * time.Second)
+}
+
+// operate does what an operator may do at any time.
+func (w *world) operate(t *testing.T, d *dispatch.Dispatcher) {
+	switch w.n(4) {
+	case 0:
+		_ = d.Pause(t.Context(), "b", "")
+	case 1:
+		_ = d.Resume(t.Context(), "b")
+	case 2:
+		_ = d.Reload(t.Context(), w.table(t))
+	case 3:
+		_, _ = d.Redrive(t.Context(), dispatch.Redrive{})
+	}
+}
+
+// TestNothingIsLostWhereverItCrashes runs random histories with crashes between
+// any two operations of the log, failed writes, a flaky sink and an operator. At
+// the end every acknowledged event has arrived or is a dead letter.
+func TestNothingIsLostWhereverItCrashes(t *testing.T) {
+	t.Parallel()
+	for seed := range seeds() {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { history(t, uint64(seed)) })
+		})
+	}
+}
+
+func history(t *testing.T, seed uint64) {
+	w := newWorld(seed)
+	store := memlog.New(memlog.Options{Hook: w.hook})
+	for life := range 3 {
+		w.mu.Lock()
+		w.ops = 1 + w.random.IntN(400)
+		w.mu.Unlock()
+		w.life(t, store, life)
+		store = store.Restart()
+	}
+	w.mu.Lock()
+	w.ops = -1
+	w.mu.Unlock()
+	w.a.set(nil)
+	d := start(t, store, w.table(t))
+	defer d.stop()
+	if err := d.Resume(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	pass(time.Hour)
+	d.settled()
+	dead := map[string]bool{}
+	letters, _, err := d.DeadLetters(t.Context(), dispatch.DeadLetterFilter{}, bus.Position{}, 1e6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range letters {
+		dead[l.Sink+"/"+l.Event.ID()] = true
+	}
+	for id := range w.acked {
+		for name, f := range map[string]*far{"a": w.a, "b": w.b} {
+			if f.times(id) == 0 && !dead[name+"/"+id] {
+				t.Errorf("seed %d: event %s was acknowledged and never reached sink %s", seed, id, name)
+			}
+		}
+	}
+}
