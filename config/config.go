@@ -86,12 +86,12 @@ type Server struct {
 	TLS               TLS            `yaml:"tls" doc:"The certificate to serve with; plain HTTP when left out."`
 }
 
-// Limits are what the server takes.
+// Limits are what the server takes: of one request the same as an http source,
+// and of all clients together.
 type Limits struct {
-	EventBytes  value.Bytes `yaml:"event_bytes" doc:"The largest event."`
-	BatchEvents int         `yaml:"batch_events" doc:"The most events in one batch."`
-	BatchBytes  value.Bytes `yaml:"batch_bytes" doc:"The largest batch."`
-	Connections int         `yaml:"connections" doc:"The most clients at a time."`
+	sources.Limits `yaml:",inline"`
+
+	Connections int `yaml:"connections" doc:"The most clients at a time."`
 }
 
 // TLS are the files of a certificate.
@@ -130,7 +130,7 @@ func defaults() *Config {
 			DrainTimeout:      value.Duration(30 * time.Second),
 			ReadHeaderTimeout: value.Duration(10 * time.Second),
 			ReadTimeout:       value.Duration(time.Minute),
-			Limits:            Limits{EventBytes: 1 << 20, BatchEvents: 1000, BatchBytes: 8 << 20, Connections: 4096},
+			Limits:            Limits{Limits: sources.DefaultLimits(), Connections: 4096},
 		},
 		Store: Store{
 			Dir:    "./data",

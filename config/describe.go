@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -116,7 +117,7 @@ func defaultOf(v reflect.Value) string {
 	}
 	switch v.Kind() {
 	case reflect.Bool:
-		return fmt.Sprint(v.Bool())
+		return strconv.FormatBool(v.Bool())
 	case reflect.Struct, reflect.Pointer, reflect.Map, reflect.Slice:
 		return ""
 	}

@@ -21,7 +21,7 @@ const whole = `
 server:
   listen: 0.0.0.0:9000
   drain_timeout: 10s
-  limits: {event_bytes: 64KiB, connections: 10}
+  limits: {event: 64KiB, connections: 10}
   auth:
     tokens:
       - {name: ci, token: "${env:TOKEN}", scopes: [publish, admin]}
@@ -81,7 +81,7 @@ func TestParse(t *testing.T) {
 	}
 	tls := config.TLS{Cert: "cert.pem", Key: "key.pem"}
 	if c.Server.Listen != "0.0.0.0:9000" || time.Duration(c.Server.DrainTimeout) != 10*time.Second || c.Server.TLS != tls ||
-		c.Server.Limits.EventBytes != 64<<10 || c.Server.Limits.Connections != 10 || c.Server.Limits.BatchEvents != 1000 {
+		c.Server.Limits.Event != 64<<10 || c.Server.Limits.Connections != 10 || c.Server.Limits.BatchEvents != 1000 {
 		t.Errorf("the server is %+v", c.Server)
 	}
 	token := c.Server.Auth.Tokens[0]
@@ -144,7 +144,7 @@ func TestParseRulesAndTests(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c := parse(t, "sinks: {a: {stdout: {}}}\nrules:\n")
-	if c.Server.Listen != "127.0.0.1:8484" || c.Server.Exposed() || c.Server.Limits.EventBytes != 1<<20 || !c.Store.Sync.Always() ||
+	if c.Server.Listen != "127.0.0.1:8484" || c.Server.Exposed() || c.Server.Limits.Event != 1<<20 || !c.Store.Sync.Always() ||
 		c.Store.Retain.Age.String() != "3d" || c.Store.Retain.Size != 10<<30 || c.DeadLetters.Retain.String() != "14d" {
 		t.Errorf("the defaults are %+v", c)
 	}

@@ -117,9 +117,11 @@ func TestDoc(t *testing.T) {
 	}
 	var out bytes.Buffer
 	for _, k := range config.Keys() {
-		fmt.Fprintf(&out, "%s | %s | %s | %v | %s\n", k.Key, k.Type, k.Default, k.Enum, k.Doc)
 		if k.Doc == "" {
 			t.Errorf("%s is not documented", k.Key)
+		}
+		if !strings.HasPrefix(k.Key, "server.limits.") { // those are described elsewhere
+			fmt.Fprintf(&out, "%s | %s | %s | %v | %s\n", k.Key, k.Type, k.Default, k.Enum, k.Doc)
 		}
 	}
 	golden(t, "testdata/keys.want", out.String())

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -88,16 +89,11 @@ func (s Server) Validate() []value.Fault {
 		fault("listen", "other machines reach %s, and nothing says who may call: "+
 			"write auth with tokens, or auth: none if everybody may, or listen on 127.0.0.1", s.Listen)
 	}
-	for _, t := range []struct {
-		key string
-		d   value.Duration
-	}{
-		{"read_header_timeout", s.ReadHeaderTimeout},
-		{"read_timeout", s.ReadTimeout},
-	} {
-		if t.d <= 0 {
-			fault(t.key, "must be more than 0: without it slow clients hold the server")
-		}
+	if s.ReadHeaderTimeout <= 0 {
+		fault("read_header_timeout", "must be more than 0: without it slow clients hold the server")
+	}
+	if s.ReadTimeout < s.Limits.BodyTimeout {
+		fault("read_timeout", "must not be below limits.body_timeout (%s), is %s", s.Limits.BodyTimeout, s.ReadTimeout)
 	}
 	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
 		fault("tls", "needs both cert and key")
@@ -116,14 +112,17 @@ func (l Limits) validate() []value.Fault {
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, value.Fault{Key: "limits." + key, Msg: fmt.Sprintf(format, args...)})
 	}
-	if l.EventBytes < 1<<10 || l.EventBytes > 16<<20 {
-		fault("event_bytes", "must be from 1KiB to 16MiB, is %s", l.EventBytes)
+	if l.Event < 1<<10 || l.Event > 16<<20 {
+		fault("event", "must be from 1KiB to 16MiB, is %s", l.Event)
+	}
+	if l.Batch < l.Event || l.Batch > 256<<20 {
+		fault("batch", "must be from limits.event (%s) to 256MiB, is %s", l.Event, l.Batch)
 	}
 	if l.BatchEvents < 1 || l.BatchEvents > 100_000 {
 		fault("batch_events", "must be from 1 to 100000, is %d", l.BatchEvents)
 	}
-	if l.BatchBytes < l.EventBytes || l.BatchBytes > 256<<20 {
-		fault("batch_bytes", "must be from event_bytes (%s) to 256MiB, is %s", l.EventBytes, l.BatchBytes)
+	if l.BodyTimeout <= 0 {
+		fault("body_timeout", "must be more than 0: without it slow clients hold the server")
 	}
 	if l.Connections < 1 {
 		fault("connections", "must be at least 1, is %d", l.Connections)
@@ -171,7 +170,7 @@ func (s *Sync) UnmarshalText(text []byte) error {
 		return fmt.Errorf(`%q is no way to sync: write always, or a duration such as "100ms"`, text)
 	}
 	if d == 0 {
-		return fmt.Errorf("write always instead of 0")
+		return errors.New("write always instead of 0")
 	}
 	*s = Sync{time.Duration(d)}
 	return nil

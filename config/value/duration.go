@@ -1,6 +1,7 @@
 package value
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -18,7 +19,7 @@ const day = 24 * time.Hour
 // without a unit is an error, except 0.
 func ParseDuration(text string) (Duration, error) {
 	if text == "" {
-		return 0, fmt.Errorf(`is empty: write a duration such as "30s"`)
+		return 0, errors.New(`is empty: write a duration such as "30s"`)
 	}
 	if text == "0" {
 		return 0, nil

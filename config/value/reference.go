@@ -1,6 +1,7 @@
 package value
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -100,7 +101,7 @@ func split(text string) []part {
 
 func (r Resolver) lookUp(inside string) (string, error) {
 	if strings.HasPrefix(inside, "${") {
-		return "", fmt.Errorf("a ${ is never closed: add the }, or write $${ for a plain ${")
+		return "", errors.New("a ${ is never closed: add the }, or write $${ for a plain ${")
 	}
 	kind, name, _ := strings.Cut(inside, ":")
 	switch kind {

@@ -1,6 +1,7 @@
 package value
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -30,7 +31,7 @@ func (s *Secret) Resolve(source string, r Resolver) error {
 		return err
 	}
 	if v == "" {
-		return fmt.Errorf("the secret is empty: give what it refers to a content, or leave the key out")
+		return errors.New("the secret is empty: give what it refers to a content, or leave the key out")
 	}
 	s.source, s.value = &source, &v
 	return nil
@@ -73,13 +74,12 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(Stars) }
 // all the same.
 func format(s fmt.State, verb rune, text string) {
 	switch {
-	case verb == 'v' && s.Flag('#'), verb == 'q':
-		fmt.Fprintf(s, "%q", text)
-	case verb == 'x' || verb == 'X':
-		fmt.Fprintf(s, fmt.FormatString(s, verb), text)
-	default:
-		fmt.Fprintf(s, fmt.FormatString(s, 's'), text)
+	case verb == 'v' && s.Flag('#'):
+		verb = 'q'
+	case verb != 'q' && verb != 'x' && verb != 'X':
+		verb = 's'
 	}
+	_, _ = fmt.Fprintf(s, fmt.FormatString(s, verb), text) // a State never fails
 }
 
 // escape is the source form of a text that holds no reference.

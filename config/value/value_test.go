@@ -13,7 +13,7 @@ import (
 func check[T encoding.TextMarshaler](t *testing.T, parse func(string) (T, error), text, want string) {
 	t.Helper()
 	v, err := parse(text)
-	got := ""
+	var got string
 	if err != nil {
 		got = "error: " + err.Error()
 	} else {
