@@ -86,12 +86,29 @@ type Server struct {
 	TLS               TLS            `yaml:"tls" doc:"The certificate to serve with; plain HTTP when left out."`
 }
 
-// Limits are what the server takes: of one request the same as an http source,
-// and of all clients together.
+// Limits are what the server takes. Those of one request have the keys that they
+// have in an http source.
 type Limits struct {
-	sources.Limits `yaml:",inline"`
+	EventBytes  value.Bytes    `yaml:"event" doc:"The size of one event."`
+	BatchBytes  value.Bytes    `yaml:"batch" doc:"The size of a whole batch."`
+	BatchEvents int            `yaml:"batch_events" doc:"How many events a batch may have."`
+	BodyTimeout value.Duration `yaml:"body_timeout" doc:"How long a client may take to send its request."`
+	Stall       value.Duration `yaml:"stall" doc:"How long a client may send nothing before min_rate counts."`
+	MinRate     value.Bytes    `yaml:"min_rate" doc:"How much a client has to send in a second."`
+	Connections int            `yaml:"connections" doc:"The most clients at a time."`
+}
 
-	Connections int `yaml:"connections" doc:"The most clients at a time."`
+// Request are the limits of one request.
+func (l Limits) Request() sources.Limits {
+	return sources.Limits{
+		Event: l.EventBytes, Batch: l.BatchBytes, BatchEvents: l.BatchEvents,
+		BodyTimeout: l.BodyTimeout, Stall: l.Stall, MinRate: l.MinRate,
+	}
+}
+
+func defaultLimits() Limits {
+	d := sources.DefaultLimits()
+	return Limits{d.Event, d.Batch, d.BatchEvents, d.BodyTimeout, d.Stall, d.MinRate, 4096}
 }
 
 // TLS are the files of a certificate.
@@ -130,7 +147,7 @@ func defaults() *Config {
 			DrainTimeout:      value.Duration(30 * time.Second),
 			ReadHeaderTimeout: value.Duration(10 * time.Second),
 			ReadTimeout:       value.Duration(time.Minute),
-			Limits:            Limits{Limits: sources.DefaultLimits(), Connections: 4096},
+			Limits:            defaultLimits(),
 		},
 		Store: Store{
 			Dir:    "./data",

@@ -110,14 +110,15 @@ func (r *report) add(at Pos, path string, severity Severity, msg string) {
 	}
 }
 
-// sorted are the faults by position, and in the order they were found at one
-// position.
+// sorted are the faults by position, and at one position by what they say.
 func (r *report) sorted() Faults {
-	slices.SortStableFunc(r.faults, func(a, b Fault) int {
+	slices.SortFunc(r.faults, func(a, b Fault) int {
 		return cmp.Or(
 			cmp.Compare(a.File, b.File),
 			cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Col, b.Col),
+			cmp.Compare(a.Path, b.Path),
+			cmp.Compare(a.Msg, b.Msg),
 		)
 	})
 	return r.faults
@@ -126,14 +127,18 @@ func (r *report) sorted() Faults {
 // keyed reports the faults that settings found in themselves: each at the value
 // of its key, or at the nearest thing around it that was written.
 func (d *decoder) keyed(path string, faults []value.Fault) {
+	var own Faults
 	for _, f := range faults {
 		at := path
 		if f.Key != "" {
 			at = path + "." + f.Key
 		}
 		if !d.follows(at) {
-			d.report.errorf(d.placeOf(at), at, "%s", f.Msg)
+			own = append(own, Fault{Path: at, Msg: f.Msg})
 		}
+	}
+	for _, f := range own { // only now: they do not follow from one another
+		d.report.errorf(d.placeOf(f.Path), f.Path, "%s", f.Msg)
 	}
 }
 

@@ -99,7 +99,8 @@ type loader struct {
 	names   map[string]Pos // where each section and each name was first written
 	uses    []use
 	entries []string // what Version sums up
-	empty   bool
+	empty   bool     // no file says anything
+	partial bool     // a part could not be read, and may hold any name
 }
 
 // use is a place that names a sink.
@@ -131,19 +132,20 @@ func (l *loader) add(file string, src []byte) {
 	l.file = file
 	if len(src) > maxFile {
 		l.report.errorf(Pos{File: file}, "", "is larger than %s: split it into a directory of files", value.Bytes(maxFile))
-		l.empty = false
+		l.empty, l.partial = false, true
 		return
 	}
-	root := parseYAML(file, src, l.report)
-	if root == nil || root.ShortTag() == nullTag {
-		l.empty = l.empty && !l.report.failed
+	root, ok := parseYAML(file, src, l.report)
+	if ok && (root == nil || root.ShortTag() == nullTag) {
 		return
 	}
 	l.empty = false
-	if !checkShape(file, root, l.report) {
+	if !ok || !checkShape(file, root, l.report) {
+		l.partial = true
 		return
 	}
 	if root.Kind != yaml.MappingNode {
+		l.partial = true
 		l.errorf(root, "", "is %s, wants the sections of a config: %s", describe(root), oneOf(sections()))
 		return
 	}
@@ -196,11 +198,13 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 func (l *loader) named(p pair, read func(pair, string)) {
 	section := p.key.Value
 	if !l.wants(p.val, section, yaml.MappingNode) {
+		l.partial = l.partial || p.val.ShortTag() != nullTag
 		return
 	}
 	for _, entry := range pairs(p.val) {
 		path := join(section, entry.key.Value)
 		if !validName.MatchString(entry.key.Value) {
+			l.names[path] = l.pos(entry.key) // so that its uses are no faults too
 			l.errorf(entry.key, path, "is not a name: write 1 to 64 letters, digits, _, . or -, beginning with a letter or digit")
 			continue
 		}
@@ -249,6 +253,7 @@ func (l *loader) checkUses() {
 		used[u.sink] = true
 		switch _, ok := slices.BinarySearch(known, u.sink); {
 		case ok, l.report.wrong[u.path]:
+		case l.partial && u.sink != "":
 		case u.sink == "":
 			l.report.errorf(u.pos, u.path, "names no sink")
 		default:
@@ -256,7 +261,7 @@ func (l *loader) checkUses() {
 			l.report.errorf(u.pos, u.path, "there is no sink %s%s", quote(u.sink), hint)
 		}
 	}
-	if l.report.around["rules"] || l.report.around["unmatched"] {
+	if l.partial || l.report.around["rules"] || l.report.around["unmatched"] {
 		return // a sink may be unused only for want of what is wrong there
 	}
 	for _, s := range l.config.Sinks {

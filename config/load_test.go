@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"sluice/bus/dispatch"
 	"sluice/config"
 	"sluice/config/value"
+	"sluice/sources"
 )
 
 const whole = `
@@ -81,7 +84,7 @@ func TestParse(t *testing.T) {
 	}
 	tls := config.TLS{Cert: "cert.pem", Key: "key.pem"}
 	if c.Server.Listen != "0.0.0.0:9000" || time.Duration(c.Server.DrainTimeout) != 10*time.Second || c.Server.TLS != tls ||
-		c.Server.Limits.Event != 64<<10 || c.Server.Limits.Connections != 10 || c.Server.Limits.BatchEvents != 1000 {
+		c.Server.Limits.EventBytes != 64<<10 || c.Server.Limits.Connections != 10 || c.Server.Limits.BatchEvents != 1000 {
 		t.Errorf("the server is %+v", c.Server)
 	}
 	token := c.Server.Auth.Tokens[0]
@@ -144,7 +147,7 @@ func TestParseRulesAndTests(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c := parse(t, "sinks: {a: {stdout: {}}}\nrules:\n")
-	if c.Server.Listen != "127.0.0.1:8484" || c.Server.Exposed() || c.Server.Limits.Event != 1<<20 || !c.Store.Sync.Always() ||
+	if c.Server.Listen != "127.0.0.1:8484" || c.Server.Exposed() || c.Server.Limits.EventBytes != 1<<20 || !c.Store.Sync.Always() ||
 		c.Store.Retain.Age.String() != "3d" || c.Store.Retain.Size != 10<<30 || c.DeadLetters.Retain.String() != "14d" {
 		t.Errorf("the defaults are %+v", c)
 	}
@@ -217,6 +220,20 @@ func TestLoadDirectoryNamesBothPlaces(t *testing.T) {
 	want := strings.ReplaceAll(`DIR/b.yaml:1:1: server: stands twice, first at DIR/a.yaml:1:1
 DIR/b.yaml:3:3: sinks.s: stands twice, first at DIR/a.yaml:3:3
 DIR/b.yaml:5:3: rules.r: stands twice, first at DIR/a.yaml:5:3`, "DIR", dir)
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestLoadDirectoryWithABrokenFile(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{
+		"a.yaml": "sinks:\n  s: {stdout: {}\n",
+		"b.yaml": "sinks: {t: {stdout: {}}}\nrules:\n  r: {match: {type: [x]}, to: [s], colour: red}",
+	})
+	_, err := config.Load(dir, options())
+	want := strings.ReplaceAll(`DIR/a.yaml:2:7: this mapping is never closed, or a comma is missing in it: write {a: 1, b: 2}
+DIR/b.yaml:3:36: rules.r.colour: unknown key: what can stand here is description, match, to or enabled`, "DIR", dir)
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -298,6 +315,20 @@ func BenchmarkParse(b *testing.B) {
 	for b.Loop() {
 		if _, err := config.Parse("f", []byte(src.String()), options()); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestLimitsOfARequestHaveTheKeysOfTheHTTPSource(t *testing.T) {
+	t.Parallel()
+	if got := parse(t, "sinks: {}").Server.Limits.Request(); got != sources.DefaultLimits() {
+		t.Errorf("the limits are %+v", got)
+	}
+	ours := reflect.TypeFor[config.Limits]()
+	for theirs := range reflect.TypeFor[sources.Limits]().Fields() {
+		key := theirs.Tag.Get("yaml")
+		if !slices.ContainsFunc(slices.Collect(ours.Fields()), func(f reflect.StructField) bool { return f.Tag.Get("yaml") == key }) {
+			t.Errorf("server.limits has no %s", key)
 		}
 	}
 }

@@ -112,11 +112,11 @@ func (l Limits) validate() []value.Fault {
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, value.Fault{Key: "limits." + key, Msg: fmt.Sprintf(format, args...)})
 	}
-	if l.Event < 1<<10 || l.Event > 16<<20 {
-		fault("event", "must be from 1KiB to 16MiB, is %s", l.Event)
+	if l.EventBytes < 1<<10 || l.EventBytes > 16<<20 {
+		fault("event", "must be from 1KiB to 16MiB, is %s", l.EventBytes)
 	}
-	if l.Batch < l.Event || l.Batch > 256<<20 {
-		fault("batch", "must be from limits.event (%s) to 256MiB, is %s", l.Event, l.Batch)
+	if l.BatchBytes < l.EventBytes || l.BatchBytes > 256<<20 {
+		fault("batch", "must be from limits.event (%s) to 256MiB, is %s", l.EventBytes, l.BatchBytes)
 	}
 	if l.BatchEvents < 1 || l.BatchEvents > 100_000 {
 		fault("batch_events", "must be from 1 to 100000, is %d", l.BatchEvents)

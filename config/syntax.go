@@ -14,32 +14,34 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parseYAML reads the one document of a file. It returns nil when there is none,
-// and reports what is wrong with the syntax.
-func parseYAML(file string, src []byte, r *report) *yaml.Node {
+// parseYAML reads the one document of a file: nil when there is none. It reports
+// what is wrong with the syntax, and then false.
+func parseYAML(file string, src []byte, r *report) (root *yaml.Node, ok bool) {
+	fail := func(err error) (*yaml.Node, bool) {
+		at, msg := locate(src, err)
+		r.errorf(position(file, src, at), "", "%s", msg)
+		return nil, false
+	}
 	if at := badByte(src); at >= 0 {
 		r.errorf(position(file, src, at), "", "is no plain UTF-8 text from here on: save the file as UTF-8 with Unix line ends and no control characters")
-		return nil
+		return nil, false
 	}
 	decode := yaml.NewDecoder(bytes.NewReader(src))
 	doc, err := next(decode)
 	if errors.Is(err, io.EOF) {
-		return nil
+		return nil, true
 	}
 	if err != nil {
-		at, msg := locate(src, err)
-		r.errorf(position(file, src, at), "", "%s", msg)
-		return nil
+		return fail(err)
 	}
 	second, err := next(decode)
 	switch {
 	case err == nil:
 		r.errorf(Pos{file, second.Line, second.Column}, "", "a second document begins here: write one document for each file")
 	case !errors.Is(err, io.EOF):
-		at, msg := locate(src, err)
-		r.errorf(position(file, src, at), "", "%s", msg)
+		return fail(err)
 	}
-	return doc.Content[0]
+	return doc.Content[0], true
 }
 
 // next decodes one document. The parser has panicked on hostile input before; a
