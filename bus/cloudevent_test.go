@@ -109,7 +109,7 @@ func TestFromCloudEvent(t *testing.T) {
 
 func TestFromCloudEventFaults(t *testing.T) {
 	t.Parallel()
-	make := func(change func(*event.Event)) event.Event {
+	with := func(change func(*event.Event)) event.Event {
 		e := event.New()
 		e.SetID("1")
 		e.SetSource("/s")
@@ -122,13 +122,13 @@ func TestFromCloudEventFaults(t *testing.T) {
 		at string
 	}{
 		"zero":          {event.Event{}, "specversion"},
-		"old":           {make(func(e *event.Event) { e.SetSpecVersion("0.3") }), "specversion"},
-		"no type":       {make(func(e *event.Event) { e.SetType("") }), "type"},
-		"failed setter": {make(func(e *event.Event) { e.SetSource("http://[::1") }), "source"},
-		"bad extension": {make(func(e *event.Event) { e.SetExtension("a_b", "1") }), "a_b"},
-		"odd extension": {make(func(e *event.Event) { e.Context.(*event.EventContextV1).Extensions = map[string]any{"x": struct{}{}} }), "x"},
-		"bad text":      {make(func(e *event.Event) { e.SetExtension("x", "a\nb") }), "x"},
-		"bad data": {make(func(e *event.Event) {
+		"old":           {with(func(e *event.Event) { e.SetSpecVersion("0.3") }), "specversion"},
+		"no type":       {with(func(e *event.Event) { e.SetType("") }), "type"},
+		"failed setter": {with(func(e *event.Event) { e.SetSource("http://[::1") }), "source"},
+		"bad extension": {with(func(e *event.Event) { e.SetExtension("a_b", "1") }), "a_b"},
+		"odd extension": {with(func(e *event.Event) { e.Context.(*event.EventContextV1).Extensions = map[string]any{"x": struct{}{}} }), "x"},
+		"bad text":      {with(func(e *event.Event) { e.SetExtension("x", "a\nb") }), "x"},
+		"bad data": {with(func(e *event.Event) {
 			e.SetDataContentType("application/json")
 			e.DataEncoded = []byte("{")
 		}), "data"},

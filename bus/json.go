@@ -126,8 +126,8 @@ func (b *BadEvent) Unwrap() error { return b.Err }
 // and keeps doc. It calls each for every element in order, with the event or a
 // *BadEvent, so that one bad event does not take its neighbours along. An error
 // of ParseBatch itself is about the batch as a whole, and what each was given by
-// then counts for nothing: the array is broken, or longer than max (ErrTooMany).
-func ParseBatch(doc []byte, max int, each func(i int, e Event, err error)) error {
+// then counts for nothing: the array is broken, or longer than limit (ErrTooMany).
+func ParseBatch(doc []byte, limit int, each func(i int, e Event, err error)) error {
 	if err := checkJSON(doc); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func ParseBatch(doc []byte, max int, each func(i int, e Event, err error)) error
 	}
 	i := 0
 	batch.ForEach(func(_, v gjson.Result) bool {
-		if i == max {
+		if i == limit {
 			i++
 			return false
 		}
@@ -149,8 +149,8 @@ func ParseBatch(doc []byte, max int, each func(i int, e Event, err error)) error
 		i++
 		return true
 	})
-	if i > max {
-		return fmt.Errorf("%w: the limit is %d", ErrTooMany, max)
+	if i > limit {
+		return fmt.Errorf("%w: the limit is %d", ErrTooMany, limit)
 	}
 	return nil
 }

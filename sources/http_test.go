@@ -329,6 +329,18 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// When some events of a batch are bad and the others cannot be stored now, the
+// sender has to come back: a 400 would tell it not to.
+func TestBatchWorthRepeating(t *testing.T) {
+	t.Parallel()
+	d := newDoor(sources.Limits{})
+	d.pub.Before = func(context.Context) error { return bus.ErrOverloaded }
+	w := d.post(`[7,{"specversion":"1.0","id":"1","source":"/s","type":"t"},8]`, "Content-Type: "+bus.TypeBatch)
+	if a := read(t, w); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || a.Rejected != 3 || a.Events[0].Status != 400 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // forgetful says yes and forgets results.
 type forgetful struct{}
 

@@ -84,8 +84,8 @@ func (in *incoming) read(limit int64) ([]byte, error) {
 		}
 		in.expect(len(body))
 	}
-	// The deadline must not end the connection while the event is being stored.
-	_ = in.rc.SetReadDeadline(time.Time{})
+	// At the end of the body the server itself lifts the deadline, which must not
+	// end the connection while the event is being stored.
 	return body, nil
 }
 

@@ -198,6 +198,17 @@ func TestSlowClients(t *testing.T) {
 	})
 }
 
+// What is too large is refused on the word of its Content-Length, and the
+// connection does not wait for it long.
+func TestTooLargeIsNotAwaited(t *testing.T) {
+	t.Parallel()
+	srv, _ := serve(t, sources.Limits{Event: 10, Stall: value.Duration(50 * time.Millisecond)})
+	res, body := talk(t, srv, head+"Content-Length: 11\r\n\r\n")
+	if res.StatusCode != http.StatusRequestEntityTooLarge || !res.Close || !strings.Contains(body, "10 bytes") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
 // The deadline of the body ends with the body: the event may take longer to be
 // stored, and the connection is used again.
 func TestDeadlineEndsWithBody(t *testing.T) {
