@@ -66,8 +66,8 @@ func plural(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// list is names in words; none says what to print for an empty list.
-func list(names []string, none string) string {
+// join is names in words; none says what to print for an empty list.
+func join(names []string, none string) string {
 	if len(names) == 0 {
 		return none
 	}
@@ -89,3 +89,6 @@ func when(now time.Time, flag, text string) (time.Time, error) {
 	}
 	return now.Add(-time.Duration(d)), nil
 }
+
+// stamp is a point in time to the millisecond.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -130,3 +130,20 @@ func oneLine(s string) string {
 	}
 	return strings.Map(clean, s)
 }
+
+// printOr prints a document of the API, unless there was an error.
+func (e *env) printOr(doc json.RawMessage, err error) error {
+	if err != nil {
+		return err
+	}
+	return e.printJSON(doc)
+}
+
+// compact is a document without line breaks and indentation.
+func compact(doc json.RawMessage) []byte {
+	var out bytes.Buffer
+	if json.Compact(&out, doc) != nil {
+		return doc
+	}
+	return out.Bytes()
+}

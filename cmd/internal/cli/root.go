@@ -158,9 +158,9 @@ Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 invalid config, 4 no rule matches.
 	}
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return e.checkFlags() }
 	f := root.PersistentFlags()
-	f.StringVar(&e.server, "server", "", "where the server is (default $SLUICE_SERVER, or "+defaultServer+")")
-	f.StringVar(&e.token, "token", "", "the bearer token as a reference, ${env:NAME} or ${file:/path} (default $SLUICE_TOKEN)")
-	f.StringVarP(&e.output, "output", "o", formatTable, "what to print: table or json")
+	f.StringVar(&e.server, "server", "", "`URL` of the server (default $SLUICE_SERVER, or "+defaultServer+")")
+	f.StringVar(&e.token, "token", "", "`reference` to the bearer token, ${env:NAME} or ${file:/path} (default $SLUICE_TOKEN)")
+	f.StringVarP(&e.output, "output", "o", formatTable, "`format` of the output: table or json")
 	f.BoolVar(&e.noColor, "no-color", false, "print without colours (also when $NO_COLOR is set)")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print results only, no progress and no notes")
 	root.CompletionOptions.DisableDefaultCmd = true // there is one of our own

@@ -141,7 +141,7 @@ func (o outcome) why() string {
 	if o.Error != "" {
 		return o.Error
 	}
-	return "expected " + list(o.Expect, "no sink") + "; got " + list(o.Got, "no sink")
+	return "expected " + join(o.Expect, "no sink") + "; got " + join(o.Got, "no sink")
 }
 
 // excerpts are the lines that faults are in, for somebody who reads along.

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+func newStatusCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the server is doing.",
+		Long: `Show the version, the config, the store and the balance of a server: every delivery that
+came into being was delivered, is a dead letter or is open. "lost" is the difference,
+and a difference that stays is a fault.`,
+		Example: "  sluice status",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			api, err := e.client()
+			if err != nil {
+				return err
+			}
+			doc, err := api.get(c.Context(), "api/v1/status", nil)
+			if err != nil || e.json() {
+				return e.printOr(doc, err)
+			}
+			s, err := decode[statusDoc](doc, nil)
+			if err != nil {
+				return err
+			}
+			return e.showStatus(s)
+		},
+	}
+}
+
+func (e *env) showStatus(s statusDoc) error {
+	p := e.paint(e.stdout)
+	t := newTable()
+	t.add("server", "sluice "+s.Version+" on "+s.Listen+", up "+span(seconds(s.UptimeSeconds)))
+	if s.Draining {
+		t.add("draining", "it takes no events any more and ends soon")
+	}
+	t.add("config", s.Config.Path+" ("+s.ConfigVersion+")")
+	if s.Config.LastReloadOK || s.Config.LastReload.IsZero() {
+		t.add("reload", ago(e.now(), s.Config.LastReload))
+	} else {
+		t.add("reload", "failed "+ago(e.now(), s.Config.LastReload)+", the old config runs on: "+s.Config.Error)
+	}
+	t.add("store", s.store())
+	t.add("events", s.events(e))
+	b := s.Balance
+	t.add("deliveries", fmt.Sprintf("%d = %d delivered + %d dead + %d open", b.Entered, b.Delivered, b.Dead, b.Open))
+	t.add("open", fmt.Sprintf("%d queued, %d running, %d spilling, %d backlog, %d retries",
+		b.Queued, b.Running, b.Spilling, b.Backlog, b.Retries))
+	if err := t.print(e.stdout); err != nil {
+		return err
+	}
+	if b.Lost != 0 {
+		e.printf("%s\n", p.yellow(fmt.Sprintf("%d not accounted for: ask again, a difference that stays is a fault", b.Lost)))
+	}
+	return nil
+}
+
+func (s statusDoc) store() string {
+	text := s.Store.Dir + ": " + size(s.Store.Bytes)
+	if s.Store.Dir == "" {
+		text = "in memory: " + size(s.Store.Bytes)
+	}
+	if s.Store.LimitBytes > 0 {
+		text += " of " + size(s.Store.LimitBytes)
+	}
+	if s.Store.FreeBytes > 0 {
+		text += ", " + size(s.Store.FreeBytes) + " free on the volume"
+	}
+	return text
+}
+
+func (s statusDoc) events(e *env) string {
+	text := strconv.FormatInt(s.Unsettled, 10) + " unsettled"
+	if !s.Store.Events.Oldest.IsZero() {
+		text = "kept since " + ago(e.now(), s.Store.Events.Oldest) + ", " + text
+	}
+	return text
+}
