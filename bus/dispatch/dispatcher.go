@@ -49,6 +49,7 @@ type Dispatcher struct {
 	intake, attempts          context.Context
 	stopIntake, cutAttempts   context.CancelFunc
 	background, writers, work sync.WaitGroup
+	started                   atomic.Bool // the writers run
 	stop                      sync.Once
 	recovered                 bool // what is saved may be replaced
 }
@@ -98,6 +99,7 @@ func New(c Config) (*Dispatcher, error) {
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
 	}
 	d.events = d.newLedger(true)
+	d.routing.Store(&routing{})
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
@@ -134,6 +136,7 @@ func (d *Dispatcher) Start(ctx context.Context, t Table) error {
 		d.writers.Go(func() { w.run(context.Background()) })
 	}
 	d.writers.Go(func() { d.remover.run(context.Background()) })
+	d.started.Store(true)
 	heads, err := d.recover(ctx)
 	if err != nil {
 		return fmt.Errorf("recover the state: %w", err)
@@ -413,6 +416,9 @@ func (d *Dispatcher) Stop(ctx context.Context) error {
 }
 
 func (d *Dispatcher) shutdown(ctx context.Context) error {
+	if !d.started.Load() {
+		return nil // there is nothing to end, and nothing to save
+	}
 	d.eventWriter.stop()
 	d.stopIntake()
 	d.background.Wait()
