@@ -5,6 +5,8 @@ import (
 	"context"
 	"slices"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"sluice/bus"
 )
 
@@ -46,8 +48,7 @@ func (s *stream) withDamaged(ctx context.Context, e *engine, packs []bus.Pack, f
 		}
 		packs = append(packs, p)
 	}
-	slices.SortFunc(packs, func(a, b bus.Pack) int { return cmp.Compare(a.Seq, b.Seq) })
-	return packs
+	return sorted(packs)
 }
 
 func (s *stream) unread(packs []bus.Pack, from, to uint64) []uint64 {
@@ -61,7 +62,39 @@ func (s *stream) unread(packs []bus.Pack, from, to uint64) []uint64 {
 	return append(lost, seqs...)
 }
 
-// fetchKey is withDamaged for the packs of one key.
-func (s *stream) fetchKey(_ context.Context, _ *engine, _ string, _, next uint64, f fetched) ([]bus.Pack, uint64, error) {
-	return f.packs, next, nil
+// isShort tells whether the server counts more packs of a key than it gave, though
+// it gave all it could. It is no more than a hint: among many packs, or with some
+// removed meanwhile, the numbers do not tell.
+func (s *stream) isShort(ctx context.Context, e *engine, f fetched, filter string, from uint64) bool {
+	if !f.end {
+		return f.more > 0 && !f.full
+	}
+	if from > s.tail.start() {
+		return false
+	}
+	state, err := s.state(ctx, e, jetstream.WithSubjectFilter(filter))
+	return err == nil && len(state.Subjects) > 0
+}
+
+// withLost adds to packs of one key those that lost their key with all the rest.
+func (s *stream) withLost(ctx context.Context, e *engine, packs []bus.Pack, from, to uint64) []bus.Pack {
+	for from < to {
+		all, next, err := s.fetchFrom(ctx, e, "", from)
+		if err != nil {
+			s.log.opts.Log.Error("the packs of a key cannot be checked for damage", "stream", s.name, "err", err)
+			break
+		}
+		for _, p := range all {
+			if p.Seq < to && p.Time.IsZero() && p.Key == "" {
+				packs = append(packs, p)
+			}
+		}
+		from = next
+	}
+	return sorted(packs)
+}
+
+func sorted(packs []bus.Pack) []bus.Pack {
+	slices.SortFunc(packs, func(a, b bus.Pack) int { return cmp.Compare(a.Seq, b.Seq) })
+	return packs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -70,8 +71,9 @@ func serverOptions(opts Options) *server.Options {
 		MaxPayload: int32(opts.MaxPack + packHead),
 		JetStream:  true,
 		StoreDir:   opts.Dir,
-		// The streams' limits overlap on purpose; see caps.
-		JetStreamMaxStore:  8 * opts.MaxBytes,
+		// What the streams may hold together is for Append to see to; JetStream would
+		// not open those whose limits were set when MaxBytes was larger.
+		JetStreamMaxStore:  math.MaxInt64 / 2,
 		JetStreamMaxMemory: 16 << 20, // no stream is in memory
 		SyncAlways:         opts.Sync == 0,
 		SyncInterval:       opts.Sync,

@@ -23,6 +23,7 @@ const (
 type fetched struct {
 	packs []bus.Pack
 	more  uint64
+	full  bool // it stopped at what was asked for, not at the end
 	end   bool // there was nothing at all
 }
 
@@ -51,13 +52,16 @@ func (s *stream) fetch(ctx context.Context, e *engine, start, filter string) (fe
 	default:
 		err = fmt.Errorf("status %s %s", status, last.Get("Description"))
 	}
+	size := 0
 	for _, m := range messages[:len(messages)-1] {
 		p, perr := s.pack(m)
 		if perr != nil {
 			return fetched{}, perr
 		}
 		f.packs = append(f.packs, p)
+		size += len(m.Data) + len(m.Header.Get("Nats-Subject"))
 	}
+	f.full = len(f.packs) == fetchPacks || size >= fetchBytes
 	if err != nil {
 		return fetched{}, s.err(err)
 	}
@@ -94,13 +98,17 @@ func (s *stream) fetchFrom(ctx context.Context, e *engine, key string, from uint
 		return nil, 0, err
 	}
 	next := end + 1
-	if len(f.packs) > 0 && f.more > 0 {
-		next = f.packs[len(f.packs)-1].Seq + 1
-	} else if n := len(f.packs); n > 0 {
-		next = max(next, f.packs[n-1].Seq+1)
+	if n := len(f.packs); n > 0 {
+		last := f.packs[n-1].Seq
+		if next = max(next, last+1); f.full && f.more > 0 {
+			next = last + 1
+		}
 	}
-	if key != "" {
-		return s.fetchKey(ctx, e, key, from, next, f)
+	if key == "" {
+		return s.withDamaged(ctx, e, f.packs, from, next), next, nil
 	}
-	return s.withDamaged(ctx, e, f.packs, from, next), next, nil
+	if s.isShort(ctx, e, f, filter, from) {
+		return s.withLost(ctx, e, f.packs, from, next), next, nil
+	}
+	return f.packs, next, nil
 }

@@ -232,8 +232,7 @@ func (l *Log) enter(ctx context.Context) error {
 	return nil
 }
 
-// with runs f, which must be safe to run twice, and runs it again when the engine
-// fails under it. f's context ends with the engine.
+// with runs f as a call; see retry.
 func (l *Log) with(ctx context.Context, f func(context.Context, *engine) error) error {
 	if err := l.enter(ctx); err != nil {
 		return err
@@ -242,27 +241,36 @@ func (l *Log) with(ctx context.Context, f func(context.Context, *engine) error) 
 	return l.retry(ctx, f)
 }
 
+// retry runs f, which must be safe to run twice, and runs it again when the engine
+// fails under it. f's context ends with the engine.
 func (l *Log) retry(ctx context.Context, f func(context.Context, *engine) error) error {
-	deadline, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("jetstream: no answer: %w", bus.ErrUnavailable))
+	limited, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("jetstream: no answer: %w", bus.ErrUnavailable))
 	defer cancel()
 	for {
 		l.mu.Lock()
 		e, changed := l.engine, l.changed
 		l.mu.Unlock()
 		if e != nil {
-			err := e.run(deadline, f)
-			if err == nil || e.ctx.Err() == nil {
+			err := e.run(limited, f)
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if e.ctx.Err() == nil {
 				return err
 			}
 		}
-		if e == nil || e.ctx.Err() != nil {
-			select {
-			case <-changed:
-			case <-deadline.Done():
-				return context.Cause(deadline)
-			case <-l.done:
-				return fmt.Errorf("jetstream: %w", bus.ErrClosed)
+		select {
+		case <-changed:
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
+			return context.Cause(limited)
+		case <-l.done:
+			return fmt.Errorf("jetstream: %w", bus.ErrClosed)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,7 +18,15 @@ type logger struct {
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug(say(format, v)) }
 func (l *logger) Debugf(format string, v ...any)  { l.log.Debug(say(format, v)) }
 func (l *logger) Tracef(format string, v ...any)  { l.log.Debug(say(format, v)) }
-func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(say(format, v)) }
+
+// Warnf does not pass on that packs may be large: they are meant to be.
+func (l *logger) Warnf(format string, v ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(format, "Maximum payloads over") {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, say(format, v))
+}
 
 // Errorf looks for the one error that a stream does not recover from until the
 // server is started anew: publishers get no reply then.

@@ -2,8 +2,10 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sluice/bus"
 )
@@ -33,7 +35,10 @@ func (s *stream) Read(ctx context.Context, key string, from uint64) (bus.Reader,
 	return &reader{stream: s, key: key, next: max(from, 1), closed: make(chan struct{})}, nil
 }
 
-// Next implements bus.Reader.
+// retryPause is between two tries of a reader that the store does not answer.
+const retryPause = 200 * time.Millisecond
+
+// Next implements bus.Reader. While the store does not answer it tries on.
 func (r *reader) Next(ctx context.Context) (bus.Pack, error) {
 	l := r.stream.log
 	if err := l.enter(ctx); err != nil {
@@ -41,12 +46,19 @@ func (r *reader) Next(ctx context.Context) (bus.Pack, error) {
 	}
 	defer l.running.Done()
 	for {
-		p, more, err := r.step(ctx)
-		if err != nil || more == nil {
+		p, end, err := r.step(ctx)
+		var again <-chan time.Time
+		switch {
+		case errors.Is(err, bus.ErrUnavailable):
+			l.opts.Log.Warn("a reader waits for the store", "stream", r.stream.name, "err", err)
+			end, again = &more{}, time.After(retryPause)
+		case err != nil || end == nil:
 			return p, err
 		}
 		select {
-		case <-more:
+		case <-end.done:
+			r.next = max(r.next, end.seq)
+		case <-again:
 		case <-r.closed:
 		case <-l.done:
 		case <-ctx.Done():
@@ -61,13 +73,12 @@ func (r *reader) TryNext(ctx context.Context) (bus.Pack, bool, error) {
 		return bus.Pack{}, false, err
 	}
 	defer r.stream.log.running.Done()
-	p, more, err := r.step(ctx)
-	return p, err == nil && more == nil, err
+	p, end, err := r.step(ctx)
+	return p, err == nil && end == nil, err
 }
 
-// step gives the next pack; at the end of the stream, a channel that is closed when
-// there is more.
-func (r *reader) step(ctx context.Context) (p bus.Pack, more chan struct{}, err error) {
+// step gives the next pack or, at the end of the stream, what to wait for.
+func (r *reader) step(ctx context.Context) (p bus.Pack, end *more, err error) {
 	for {
 		select {
 		case <-r.closed:
@@ -79,14 +90,14 @@ func (r *reader) step(ctx context.Context) (p bus.Pack, more chan struct{}, err 
 		if p, ok := r.pop(); ok {
 			return p, nil, nil
 		}
-		p, found, at, more := r.stream.tail.look(r.key, r.next)
+		p, found, at, end := r.stream.tail.look(r.key, r.next)
 		r.next = at
 		if found {
 			r.next = p.Seq + 1
 			return p, nil, nil
 		}
-		if more != nil {
-			return bus.Pack{}, more, nil
+		if end != nil {
+			return bus.Pack{}, end, nil
 		}
 		if err := r.stream.log.retry(ctx, r.fetch); err != nil {
 			return bus.Pack{}, nil, err

@@ -308,11 +308,20 @@ func apiError(m *nats.Msg) error {
 	return nil
 }
 
-// deleteError is apiError but for a pack that is not there.
+// deleteError is apiError but for a pack that is not there, or is damaged: such a
+// one JetStream trims but does not remove. We leave it out from now on; after a
+// restart it is reported again, until it is trimmed.
 func deleteError(m *nats.Msg) error {
+	const notFound, noMessage, failed = 10043, 10037, 10057
 	err := apiError(m)
 	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == 10043 || api.ErrorCode == 10037 || strings.Contains(api.Description, "no message found")) {
+	if !errors.As(err, &api) {
+		return err
+	}
+	switch {
+	case api.ErrorCode == notFound, api.ErrorCode == noMessage:
+		return nil
+	case api.ErrorCode == failed && (strings.Contains(api.Description, "no message found") || strings.Contains(api.Description, "corrupt")):
 		return nil
 	}
 	return err

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -80,13 +81,7 @@ func ensureStreams(ctx context.Context, e *engine, opts Options) (map[string]str
 		case err != nil:
 			return nil, fmt.Errorf("stream %s: %w", name, err)
 		default:
-			ids.Streams[name] = found.CachedInfo().Config.Metadata[idMetadata]
-			if ids.Streams[name] == "" {
-				ids.Streams[name] = rand.Text()
-			}
-			if _, err := e.js.UpdateStream(ctx, streamConfig(name, ids.Streams[name], opts)); err != nil {
-				return nil, fmt.Errorf("stream %s: %w", name, err)
-			}
+			ids.Streams[name] = adopt(ctx, e, found.CachedInfo().Config, known, opts)
 		}
 	}
 	if len(absent) > 0 || !sameIDs(known, ids) {
@@ -100,6 +95,20 @@ func ensureStreams(ctx context.Context, e *engine, opts Options) (map[string]str
 		}
 	}
 	return ids.Streams, nil
+}
+
+// adopt gives the id of a stream that is there, and configures the stream anew if
+// the options have changed. On a full volume it cannot be, and does well as it is.
+func adopt(ctx context.Context, e *engine, is jetstream.StreamConfig, known manifest, opts Options) string {
+	id := cmp.Or(is.Metadata[idMetadata], known.Streams[is.Name], rand.Text())
+	want := streamConfig(is.Name, id, opts)
+	if is.MaxBytes == want.MaxBytes && is.Metadata[idMetadata] == id {
+		return id
+	}
+	if _, err := e.js.UpdateStream(ctx, want); err != nil {
+		opts.Log.Warn("a stream keeps its old limits", "stream", is.Name, "err", err)
+	}
+	return id
 }
 
 // absentID is the id for a stream that JetStream does not know: the one it had, if

@@ -23,11 +23,18 @@ type tail struct {
 	first   uint64          // every number below was removed
 	gone    avl.SequenceSet // of those from first on, the removed ones
 	vague   bool            // more may have been removed than we know
-	waiting map[string]chan struct{}
+	waiting map[string]*more
+}
+
+// more is what readers at the end wait for: done is closed when there is more, and
+// seq is then the number of the first pack of their key since, if that is known.
+type more struct {
+	done chan struct{}
+	seq  uint64
 }
 
 func newTail(limit int) *tail {
-	return &tail{limit: limit, first: 1, packs: map[uint64]bus.Pack{}, waiting: map[string]chan struct{}{}}
+	return &tail{limit: limit, first: 1, packs: map[uint64]bus.Pack{}, waiting: map[string]*more{}}
 }
 
 // add takes a pack that is durable now. Packs come in the order of their numbers.
@@ -45,16 +52,16 @@ func (t *tail) add(p bus.Pack, size int) {
 			t.drop(t.low)
 		}
 	}
-	t.wake(p.Key)
+	t.wake("", p.Seq)
+	t.wake(p.Key, p.Seq)
 }
 
-// wake lets waiting readers look again: those of a key and those of all.
-func (t *tail) wake(key string) {
-	for _, k := range []string{"", key} {
-		if c, ok := t.waiting[k]; ok {
-			close(c)
-			delete(t.waiting, k)
-		}
+// wake lets the waiting readers of a key look again.
+func (t *tail) wake(key string, seq uint64) {
+	if m, ok := t.waiting[key]; ok {
+		m.seq = seq
+		close(m.done)
+		delete(t.waiting, key)
 	}
 }
 
@@ -81,7 +88,7 @@ func (t *tail) sync(first, last uint64, deleted []uint64) {
 	if last > t.last {
 		t.last = last
 		for key := range t.waiting {
-			t.wake(key)
+			t.wake(key, 0)
 		}
 	}
 }
@@ -190,9 +197,8 @@ func (t *tail) start() uint64 {
 }
 
 // look finds the first pack of the key from a number on. If that is not at hand, at
-// is the number to fetch from; at the end of the stream more is closed when there
-// is more.
-func (t *tail) look(key string, from uint64) (p bus.Pack, found bool, at uint64, more chan struct{}) {
+// is the number to fetch from; at the end of the stream, the number behind it.
+func (t *tail) look(key string, from uint64) (p bus.Pack, found bool, at uint64, end *more) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for at = max(from, t.first); at <= t.last; at++ {
@@ -204,10 +210,10 @@ func (t *tail) look(key string, from uint64) (p bus.Pack, found bool, at uint64,
 			return bus.Pack{}, false, at, nil
 		}
 	}
-	c, ok := t.waiting[key]
+	end, ok := t.waiting[key]
 	if !ok {
-		c = make(chan struct{})
-		t.waiting[key] = c
+		end = &more{done: make(chan struct{})}
+		t.waiting[key] = end
 	}
-	return bus.Pack{}, false, at, c
+	return bus.Pack{}, false, at, end
 }
