@@ -28,6 +28,18 @@ func TestRecordIdentity(t *testing.T) {
 	})
 }
 
+func TestRecordLengths(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 127, 128, 129, 255, 256, 16383, 16384, 1 << 20} {
+		e := mustEvent(t, "data", attr("x", strings.Repeat("v", n)), attr(strings.Repeat("n", n), "1"))
+		back, err := bus.DecodeRecord(e.AppendRecord(nil))
+		if err != nil {
+			t.Fatalf("%d: %v", n, err)
+		}
+		same(t, e, back)
+	}
+}
+
 func TestDecodeRecordFaults(t *testing.T) {
 	t.Parallel()
 	rec := mustEvent(t, "data").AppendRecord(nil)

@@ -134,14 +134,7 @@ func TestSDKBatch(t *testing.T) {
 // talk sends raw bytes and reads one answer.
 func talk(t *testing.T, srv *httptest.Server, send string) (*http.Response, string) {
 	t.Helper()
-	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	conn := dial(t, srv)
 	if _, err := io.WriteString(conn, send); err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +191,52 @@ func TestSlowClients(t *testing.T) {
 	})
 }
 
-// What is too large is refused on the word of its Content-Length, and the
-// connection does not wait for it long.
+// dial is a connection to the server.
+func dial(t *testing.T, srv *httptest.Server) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return conn.(*net.TCPConn)
+}
+
+func TestCutRequest(t *testing.T) {
+	t.Parallel()
+	srv, pub := serve(t, sources.Limits{})
+	conn := dial(t, srv)
+	if _, err := io.WriteString(conn, head+"Content-Length: 10\r\n\r\nabc"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || res.StatusCode != http.StatusBadRequest || len(pub.Stored()) != 0 {
+		t.Errorf("%v, %v, stored %d", res, err, len(pub.Stored()))
+	}
+}
+
+// What is too large is refused on the word of its Content-Length, at once, and
+// the connection does not wait for it long.
 func TestTooLargeIsNotAwaited(t *testing.T) {
 	t.Parallel()
+	hour := value.Duration(time.Hour)
+	patient, _ := serve(t, sources.Limits{Event: 10, Stall: hour, BodyTimeout: hour})
+	conn := dial(t, patient)
+	if _, err := io.WriteString(conn, head+"Content-Length: 11\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("%v, %v", res, err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
 	srv, _ := serve(t, sources.Limits{Event: 10, Stall: value.Duration(50 * time.Millisecond)})
 	res, body := talk(t, srv, head+"Content-Length: 11\r\n\r\n")
 	if res.StatusCode != http.StatusRequestEntityTooLarge || !res.Close || !strings.Contains(body, "10 bytes") {
@@ -233,11 +268,7 @@ func TestDeadlineEndsWithBody(t *testing.T) {
 func TestExpectContinue(t *testing.T) {
 	t.Parallel()
 	srv, pub := serve(t, sources.Limits{Event: 10})
-	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
+	conn := dial(t, srv)
 	r := bufio.NewReader(conn)
 	for _, step := range []struct {
 		send string
