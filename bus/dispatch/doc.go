@@ -1,0 +1,33 @@
+// Package dispatch is the engine: it stores what is published, routes it by the
+// rules, and sees every delivery through to its end. It does not know how events
+// come in, what a sink is made of, or where the log keeps its bytes.
+//
+//	publisher.go   events become durable, many callers in one write (writer.go)
+//	router.go      reads the log in order, matches once, offers deliveries
+//	lane.go        one per sink: what waits, what runs, the limits (breaker.go)
+//	attempt.go     one attempt, and what follows from it (policy.go)
+//	feed.go        brings the backlog of a sink back into its lane
+//	retry.go       what waits for its next attempt
+//	deadletter.go  what was given up; redrive.go and replay.go deliver again (jobs.go)
+//	ledger.go      which records are settled; state.go keeps that over restarts
+//	retention.go   what is settled and old goes
+//
+// # What covers a delivery
+//
+// At any instant a delivery that has not ended is covered by a durable record: by
+// its event, above the floor of EVENTS, or by a record of its own in BACKLOG or
+// RETRIES. Each step writes the next record before it settles the one before. So
+// a crash between any two operations repeats and never loses: crash_test.go goes
+// through random histories with crashes, failed writes, a flaky sink and an
+// operator, and checks that every acknowledged event has arrived or is a dead
+// letter. What a crash may repeat is what was settled since the last commit of
+// the ledgers (about 50 ms) and what was under way.
+//
+// # What is bounded
+//
+// The router lets 16384 events or 64 MiB on their way at once; what takes longer
+// than a sink's spill_after moves to the backlog on disk, so this bounds how far
+// ahead it reads and not how far a slow sink may fall behind. A lane holds at
+// most 1024 deliveries or 8 MiB in memory, waiting retries 32 MiB in all, and
+// publishers are refused beyond 64 MiB of events that wait for the disk.
+package dispatch

@@ -1,0 +1,151 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"sluice/config/value"
+	"sluice/sinks"
+)
+
+func policyOf(change func(*Options)) Policy {
+	o := DefaultOptions()
+	o.Retry.Jitter = "none"
+	if change != nil {
+		change(&o)
+	}
+	return NewPolicy(o, func() float64 { panic("no jitter was asked for") })
+}
+
+func TestVerdictTable(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		statuses []int
+		want     Verdict
+	}{
+		{[]int{301, 302, 307, 308, 400, 405, 406, 413, 415, 422, 418, 501, 505}, Rejected},
+		{[]int{401, 403, 404, 408, 409, 425, 429, 500, 502, 503, 504, 507, 520}, Again},
+		{[]int{410}, Gone},
+	} {
+		for _, status := range c.statuses {
+			if _, got := policyOf(nil).Next(1, 0, sinks.Answered(status, nil)); got != c.want {
+				t.Errorf("%d: %v, want %v", status, got, c.want)
+			}
+		}
+	}
+	for _, err := range []error{errors.New("reset"), context.DeadlineExceeded, fmt.Errorf("dial: %w", errors.New("refused"))} {
+		if _, got := policyOf(nil).Next(1, 0, err); got != Again {
+			t.Errorf("%v: %v, want %v", err, got, Again)
+		}
+	}
+	if _, got := policyOf(nil).Next(1, 0, fmt.Errorf("wrapped: %w", sinks.Permanent(errors.New("no")))); got != Rejected {
+		t.Errorf("a wrapped permanent error: %v", got)
+	}
+	if _, got := policyOf(nil).Next(1, 0, nil); got != Delivered {
+		t.Errorf("no error: %v", got)
+	}
+}
+
+func TestVerdictsCanBeOverridden(t *testing.T) {
+	t.Parallel()
+	p := policyOf(func(o *Options) {
+		o.Verdicts = map[int]string{500: "permanent", 400: "retry", 409: "delivered", 410: "retry"}
+	})
+	for status, want := range map[int]Verdict{500: Rejected, 400: Again, 409: Delivered, 410: Again, 502: Again} {
+		if _, got := p.Next(1, 0, sinks.Answered(status, nil)); got != want {
+			t.Errorf("%d: %v, want %v", status, got, want)
+		}
+	}
+}
+
+// delays lists what Next answers attempt after attempt, until it gives up.
+func delays(p Policy, err error) (all []time.Duration, end Verdict) {
+	var age time.Duration
+	for n := 1; n < 1000; n++ {
+		after, v := p.Next(n, age, err)
+		if v != Again {
+			return all, v
+		}
+		all = append(all, after)
+		age += after
+	}
+	return all, Again
+}
+
+func TestDelays(t *testing.T) {
+	t.Parallel()
+	const s = time.Second
+	for _, c := range []struct {
+		name   string
+		change func(*Options)
+		err    error
+		want   string
+		n      int
+		end    Verdict
+	}{
+		{"default", nil, errors.New("x"), "[1s 2s 4s 8s 16s 32s 1m4s 2m8s 4m16s 8m32s 10m0s 10m0s]", 152, Expired},
+		{"eventbridge", func(o *Options) { o.Retry.Preset = "eventbridge" }, errors.New("x"), "[1s 2s 4s 8s]", 152, Expired},
+		{"fast", func(o *Options) { o.Retry.Preset = "fast" }, errors.New("x"), "[200ms 400ms 800ms 1.6s]", 4, AttemptsExhausted},
+		{"none", func(o *Options) { o.Retry.Preset = "none" }, errors.New("x"), "[]", 0, AttemptsExhausted},
+		{"standard-webhooks", func(o *Options) { o.Retry = Retry{Preset: "standard-webhooks"} }, errors.New("x"), "", 9, AttemptsExhausted},
+		{"schedule", func(o *Options) { o.Retry.Schedule = []value.Duration{seconds(5), seconds(300)} }, errors.New("x"), "[5s 5m0s]", 2, AttemptsExhausted},
+		{"401", nil, sinks.Answered(401, nil), "[10s 1m0s 5m0s]", 3, AttemptsExhausted},
+		{"404 while it may be starting", nil, sinks.Answered(404, nil), "[1s 2s 4s 8s 16s 32s]", 6, Rejected},
+		{"429 with Retry-After", nil, sinks.RetryAfter(sinks.Answered(429, nil), 90*s), "[1m30s 1m30s]", -1, Expired},
+		{"a Retry-After of a year", nil, sinks.RetryAfter(sinks.Answered(503, nil), 365*24*time.Hour), "[1h0m0s]", 24, Expired},
+	} {
+		p := policyOf(c.change)
+		if c.name == "standard-webhooks" {
+			p.Jitter = nil
+			c.want = "[5s 5m0s 30m0s 2h0m0s 5h0m0s 10h0m0s 14h0m0s 20h0m0s 24h0m0s]"
+		}
+		all, end := delays(p, c.err)
+		got := fmt.Sprint(all)
+		if len(got) < len(c.want) || got[:len(c.want)-1] != c.want[:len(c.want)-1] {
+			t.Errorf("%s: delays %s, want %s", c.name, got, c.want)
+		}
+		if end != c.end || c.n >= 0 && len(all) != c.n {
+			t.Errorf("%s: %d delays and %v, want %d and %v", c.name, len(all), end, c.n, c.end)
+		}
+	}
+}
+
+func TestJitterStaysInItsBounds(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind   string
+		random float64
+		want   time.Duration
+	}{
+		{"full", 0, 0}, {"full", 0.5, time.Second / 2}, {"equal", 0, time.Second / 2}, {"equal", 0.999999999999, time.Second - 1},
+	} {
+		o := DefaultOptions()
+		o.Retry.Jitter = c.kind
+		p := NewPolicy(o, func() float64 { return c.random })
+		if got, _ := p.Next(1, 0, errors.New("x")); got != c.want {
+			t.Errorf("%s jitter of %v: %v, want %v", c.kind, c.random, got, c.want)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	if faults := DefaultOptions().Validate(); len(faults) > 0 {
+		t.Fatalf("the defaults are wrong: %v", faults)
+	}
+	o := Options{Retry: Retry{Preset: "slow", MaxAttempts: -1, Multiplier: 0.5, Initial: -1, Jitter: "some"}, Verdicts: map[int]string{42: "maybe"}}
+	o.Breaker = Breaker{Failures: 3, ProbeAfter: 0, ProbeMax: -1}
+	keys := map[string]bool{}
+	for _, f := range o.Validate() {
+		keys[f.Key] = true
+	}
+	for _, key := range []string{"timeout", "concurrency", "spill_after", "breaker.probe_after", "breaker.probe_max", "verdicts",
+		"retry.preset", "retry.max_attempts", "retry.multiplier", "retry.initial", "retry.jitter"} {
+		if !keys[key] {
+			t.Errorf("no fault at %s", key)
+		}
+	}
+}
