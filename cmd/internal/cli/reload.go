@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,10 @@ and the old one runs on: exit code 3.`,
 				return err
 			}
 			doc, err := api.post(c.Context(), "api/v1/reload", nil)
+			var no *apiError
+			if errors.As(err, &no) && no.Status == http.StatusUnprocessableEntity {
+				doc, err = no.body, nil
+			}
 			if err != nil {
 				return err
 			}
@@ -33,9 +38,10 @@ and the old one runs on: exit code 3.`,
 
 func (e *env) reloaded(doc json.RawMessage) error {
 	r, err := decode[struct {
-		OK      bool
-		Changes json.RawMessage
-		Error   string
+		OK          bool
+		Changes     config.Changes
+		NeedRestart []string `json:"need_restart"`
+		Error       string
 	}](doc, nil)
 	if err != nil {
 		return err
@@ -43,23 +49,13 @@ func (e *env) reloaded(doc json.RawMessage) error {
 	if e.json() {
 		err = e.printJSON(doc)
 	} else if r.OK {
-		e.printf("reloaded: %s\n", changes(r.Changes))
+		e.printf("reloaded: %s\n", r.Changes)
+		if len(r.NeedRestart) > 0 {
+			e.note("needs a restart to take effect: %s", join(r.NeedRestart, ""))
+		}
 	}
 	if err == nil && !r.OK {
 		err = &exitError{exitInvalid, errors.New("the new config was refused and the old one runs on: " + r.Error)}
 	}
 	return err
-}
-
-// changes is what a reload changed, in words.
-func changes(doc json.RawMessage) string {
-	var text string
-	if json.Unmarshal(doc, &text) == nil && text != "" {
-		return text
-	}
-	var c config.Changes
-	if json.Unmarshal(doc, &c) == nil {
-		return c.String()
-	}
-	return string(doc)
 }

@@ -180,7 +180,11 @@ func addVerbs(root *cobra.Command, e *env) {
 			root.AddCommand(verb)
 		}
 	}
-	add(groupFiles, newValidateCommand(e), newMatchCommand(e), newKindsCommand(e), newVersionCommand(e), newCompletionCommand(e))
+	add(groupRun, newDevCommand(e), newServeCommand(e))
+	add(groupFiles, newValidateCommand(e), newTestCommand(e), newMatchCommand(e), newKindsCommand(e),
+		newVersionCommand(e), newCompletionCommand(e))
+	add(groupServer, newPublishCommand(e), newTailCommand(e), newEventsCommand(e), newStatusCommand(e), newSinksCommand(e),
+		newRulesCommand(e), newDlqCommand(e), newReplayCommand(e), newJobsCommand(e), newReloadCommand(e))
 }
 
 // checkFlags refuses global flags that make no sense together with anything.

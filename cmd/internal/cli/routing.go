@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
@@ -92,16 +93,12 @@ type outcome struct {
 }
 
 // runTests sends every test of a config through its rules.
-func runTests(c *config.Config) ([]outcome, error) {
-	r, err := newRouting(c)
-	if err != nil {
-		return nil, err
-	}
+func (r *routing) runTests(c *config.Config) []outcome {
 	outcomes := make([]outcome, len(c.Tests))
 	for i, test := range c.Tests {
 		outcomes[i] = r.test(i, test)
 	}
-	return outcomes, nil
+	return outcomes
 }
 
 func (r *routing) test(i int, test config.Test) outcome {
@@ -127,19 +124,26 @@ func (r *routing) test(i int, test config.Test) outcome {
 	return o
 }
 
-// testEvent reads the event of a test, which may leave out what says nothing about
-// where it goes: specversion and id.
+// testEvent reads the event of a test, which may leave out what does not matter to
+// it.
 func testEvent(doc []byte) (bus.Event, error) {
-	for _, standard := range []struct{ name, value string }{{"specversion", bus.SpecVersion}, {"id", "test"}} {
+	for _, standard := range []struct{ name, value string }{
+		{"specversion", bus.SpecVersion}, {"id", "test"}, {"source", "test"}, {"type", "test"},
+	} {
 		if gjson.GetBytes(doc, standard.name).Exists() {
 			continue
 		}
 		var err error
+		// The rest of the document stays as it was written, numbers included.
 		if doc, err = sjson.SetBytes(doc, standard.name, standard.value); err != nil {
 			return bus.Event{}, err
 		}
 	}
-	return bus.ParseJSON(doc)
+	e, err := bus.ParseJSON(doc)
+	if err != nil {
+		return e, err
+	}
+	return bus.Stamp(e, time.Now()), nil
 }
 
 // without is what a has and b has not.

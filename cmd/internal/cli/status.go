@@ -47,6 +47,9 @@ func (e *env) showStatus(s statusDoc) error {
 	} else {
 		t.add("reload", "failed "+ago(e.now(), s.Config.LastReload)+", the old config runs on: "+s.Config.Error)
 	}
+	if len(s.Config.NeedRestart) > 0 {
+		t.add("restart", "needed for changes of "+join(s.Config.NeedRestart, ""))
+	}
 	t.add("store", s.store())
 	t.add("events", s.events(e))
 	b := s.Balance

@@ -92,11 +92,12 @@ func (e *env) judge(path string) verdict {
 	v.Version = c.Version()
 	v.Sources, v.Sinks, v.Rules = len(c.Sources), len(c.Sinks), len(c.Rules)
 	v.Faults = append(v.Faults, c.Warnings...)
-	outcomes, err := runTests(c)
+	r, err := newRouting(c)
 	if err != nil {
 		v.Error = err.Error()
 		return v
 	}
+	outcomes := r.runTests(c)
 	v.Tests = append(v.Tests, outcomes...)
 	v.OK = failures(outcomes) == 0
 	return v

@@ -97,6 +97,7 @@ type statusDoc struct {
 		LastReload   time.Time `json:"last_reload"`
 		LastReloadOK bool      `json:"last_reload_ok"`
 		Error        string    `json:"error"`
+		NeedRestart  []string  `json:"need_restart"`
 	} `json:"config"`
 	Store struct {
 		Dir        string `json:"dir"`
