@@ -15,12 +15,14 @@
 //     one silently replaces the earlier one.
 //   - $or that is not an array of at least two objects is an error; there some
 //     forms become a field called "$or".
-//   - cidr accepts /32 and /128, and an IPv4 address never matches an IPv6
-//     block, mapped or not.
+//   - cidr accepts /32 and /128, looks at IP addresses only (there, a short
+//     prefix length takes other texts too), and an IPv4 address never matches
+//     an IPv6 block, mapped or not.
 //   - Truncated documents and trailing garbage are errors, never a match.
 //   - Duplicate keys in a pattern are an error.
 //   - equals-ignore-case compares characters outside the basic plane as they
 //     are; there they become question marks.
+//   - An empty key is a step of a path like any other; there it vanishes.
 //
 // What it does not do: it keeps no state between events, it never looks into
 // data that is not JSON, and it does not evaluate expressions or transforms.

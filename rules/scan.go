@@ -146,12 +146,12 @@ func (c *scratch) array(i int, node int32, around uint32) int {
 		return i + 1
 	}
 	array := c.openArray(node, around)
-	for {
+	for at := int32(0); ; at++ {
 		if i >= len(d) {
 			return -1
 		}
 		if d[i] == '{' || d[i] == '[' {
-			i = c.element(i, node, around, array)
+			i = c.element(i, elem{array: array, parent: around, node: node, index: at})
 		} else {
 			i = c.scalar(i, c.set.trie.nodes[node].path, around)
 		}
@@ -185,13 +185,14 @@ func (c *scratch) openArray(node int32, around uint32) uint32 {
 }
 
 // element reads an element that is an object or an array.
-func (c *scratch) element(i int, node int32, around, array uint32) int {
+func (c *scratch) element(i int, e elem) int {
 	if !c.set.arrays {
-		return c.value(i, node, around)
+		return c.value(i, e.node, e.parent)
 	}
 	id := uint32(len(c.elems))
-	c.elems = append(c.elems, elem{array: array, parent: around, node: node, first: int32(len(c.leaves))})
-	i = c.value(i, node, id)
+	e.first = int32(len(c.leaves))
+	c.elems = append(c.elems, e)
+	i = c.value(i, e.node, id)
 	c.elems[id].end = int32(len(c.leaves))
 	return i
 }

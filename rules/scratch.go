@@ -68,6 +68,7 @@ type elem struct {
 	array  uint32 // number of the array it is in
 	parent uint32 // element around that array, 0 if none
 	node   int32  // trie node of the array
+	index  int32  // place in the array
 	first  int32  // number of leaves when the element began
 	end    int32  // number of leaves when the element ended
 }
