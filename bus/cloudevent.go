@@ -68,7 +68,7 @@ func keepText(text string) url.URL {
 func (a *Attr) native() any {
 	switch a.Kind {
 	case Integer:
-		n, _ := strconv.ParseInt(a.Value, 10, 32) //nolint:errcheck // checked when the event was made
+		n, _ := strconv.ParseInt(a.Value, 10, 32) // checked when the event was made
 		return int32(n)
 	case Boolean:
 		return a.Value == "true"

@@ -54,7 +54,7 @@ func describe(err error) *Error {
 	if errors.As(err, &e) {
 		c := *e
 		c.Err = err
-		if err == error(e) {
+		if err == error(e) { //nolint:errorlint // whether err itself is the Error, not what it wraps
 			c.Err = e.Err
 		}
 		return &c

@@ -317,7 +317,7 @@ func TestBodySizes(t *testing.T) {
 		}
 	}
 	over := strings.Repeat("x", 1<<20+1)
-	if res, _ := talk(t, srv, head+"Transfer-Encoding: chunked\r\n\r\n"+fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(over), over)); res.StatusCode != 413 {
+	if res, _ := talk(t, srv, head+"Transfer-Encoding: chunked\r\n\r\n"+fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(over), over)); res.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("a chunked body over the limit: %d", res.StatusCode)
 	}
 }
@@ -340,7 +340,7 @@ func TestHeadersOverTheWire(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"%C0%A0", "%ff", "a\xffb", "%ED%A0%80", "%00", "%7F", "a\tb"} {
-		if res, body := talk(t, srv, head+"ce-subject: "+bad+"\r\nContent-Length: 0\r\n\r\n"); res.StatusCode != 400 {
+		if res, body := talk(t, srv, head+"ce-subject: "+bad+"\r\nContent-Length: 0\r\n\r\n"); res.StatusCode != http.StatusBadRequest {
 			t.Errorf("%q: %d %s", bad, res.StatusCode, body)
 		}
 	}
