@@ -42,7 +42,7 @@ func readAll(t *testing.T, s bus.Stream, key string) map[uint64]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // a reader holds nothing
+	defer r.Close()
 	got := map[uint64]string{}
 	for {
 		p, ok, err := r.TryNext(t.Context())

@@ -1,2 +1,51 @@
-// Package jetstream keeps the durable log of package bus on NATS JetStream.
+// Package jetstream is the durable log of package bus on an embedded NATS server:
+// no port, no signal handlers, no log of its own. It is the only package that
+// imports NATS.
+//
+// # How it is laid out
+//
+// Each stream of the log is a JetStream stream on disk, and the state table is one
+// more that keeps the last message of each key. A pack is one message, because with
+// Sync always JetStream fsyncs each message, 0.2 to 0.6 ms, and groups none: the
+// group is what the caller packs. A key is a token of the subject.
+//
+// The packs appended last, 16 MiB of EVENTS and 4 MiB of each other stream, are kept
+// in memory, and a reader that keeps up reads nothing back: 0.16 ms from append to
+// reader without fsync for 64 records of 1 KiB. A reader that is behind asks for a
+// batch at a time, up to 256 packs or 1 MiB, so the server never pushes more than
+// was asked for and there is no consumer to lose: 180,000 packs of one such record
+// per second, or 900,000 records in packs of 512.
+//
+// Measured on 2 shared cores with records of 1 KiB: appends with Sync always 0.6 to
+// 1.3 ms, so 32,000 records per second in packs of 64 and 63,000 in packs of 512;
+// without 26 µs, 180 µs and 1.5 ms for packs of 1, 64 and 512. How the request is
+// made (ours, nats.go's Request, its Publish) makes no difference that could be
+// measured. A removal costs one fsync, 1,500 a second, unless it takes the oldest
+// packs, which go at once: 27,000 to 43,000 a second in groups of 100.
+//
+// # What it guards against
+//
+//   - Two processes on one directory: a lock of the kernel's, with the holder's id.
+//   - A torn meta file, with which nats-server starts without that stream: streams.json
+//     knows the streams and their ids, and the stream is made again over its blocks.
+//   - A message whose checksum is wrong, which nats-server skips in silence: what was
+//     not removed and cannot be read comes as a pack with a nil record.
+//   - A full volume, after which nats-server does not write until it is started anew:
+//     appends stop at a reserve, EVENTS first and the state table last. If the volume
+//     fills up all the same, the server is started again within the process; callers
+//     see ErrUnavailable at most, readers a delay.
+//
+// # What it does not do
+//
+// It removes nothing by itself: no age, no size limit that drops. It knows no
+// clusters.
+//
+// It does not scan the streams when it opens. When the process was killed and a
+// block is damaged besides, nats-server gives up the rest of that block (up to
+// 8 MiB) while it recovers, and what was at the end of a stream is then missing
+// without a trace here; numbers given out before can come again. A reader of one key
+// cannot tell which key a damaged pack had: it reports one when the server's count
+// of its key does not match, which concurrent appends and removals can hide; a
+// reader of all keys reports every one. A damaged pack is removed for good only by a
+// trim. A pack whose append ended in ErrUnavailable, or with its context, may turn up.
 package jetstream

@@ -21,7 +21,7 @@ func TestEngineFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // checked elsewhere
+	defer l.Close()
 	s, ctx := l.Stream(bus.Backlog), t.Context()
 	follows, err := s.Read(ctx, "k", 1)
 	if err != nil {

@@ -40,6 +40,7 @@ const (
 	defaultMaxPack = 8 << 20
 	maxMaxPack     = 32 << 20 // JetStream takes larger records for corrupt ones
 	callTimeout    = 10 * time.Second
+	restartPause   = time.Second
 	eventsTail     = 16 << 20 // bytes of recent packs kept for readers
 	otherTail      = 4 << 20
 )
@@ -55,9 +56,11 @@ type Log struct {
 	running sync.WaitGroup // calls
 	menders sync.WaitGroup // the goroutine that watches the engine
 
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
 	mu      sync.Mutex
 	closed  bool
-	done    chan struct{} // closed with it
 	engine  *engine       // nil while there is none
 	changed chan struct{} // closed when the engine changes
 	end     error         // what Close returned
@@ -80,8 +83,9 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		opts: opts, lock: lock,
 		space:   &space{dir: opts.Dir, reserve: opts.Reserve},
 		streams: map[string]*stream{},
-		done:    make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
+		changed: make(chan struct{}), ended: make(chan struct{}),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	for _, name := range bus.StreamNames() {
 		l.streams[name] = &stream{log: l, name: name, tail: newTail(otherTail)}
 	}
@@ -159,7 +163,7 @@ func (l *Log) mend() {
 	for {
 		e := l.current()
 		select {
-		case <-l.done:
+		case <-l.ctx.Done():
 			return
 		case <-e.ctx.Done():
 		}
@@ -175,30 +179,19 @@ func (l *Log) mend() {
 
 // restart tries until there is an engine; false when the log was closed first.
 func (l *Log) restart() bool {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		select {
-		case <-l.done:
-			cancel()
-		case <-stop:
-		}
-	}()
 	for {
-		e, err := l.start(ctx)
+		e, err := l.start(l.ctx)
 		if err == nil {
 			l.setEngine(e)
 			return true
 		}
-		if ctx.Err() != nil {
+		if l.ctx.Err() != nil {
 			return false
 		}
 		l.opts.Log.Error("the store cannot be started, trying again", "err", err)
 		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
+		case <-time.After(restartPause):
+		case <-l.ctx.Done():
 			return false
 		}
 	}
@@ -269,7 +262,7 @@ func (l *Log) retry(ctx context.Context, f func(context.Context, *engine) error)
 				return ctx.Err()
 			}
 			return context.Cause(limited)
-		case <-l.done:
+		case <-l.ctx.Done():
 			return fmt.Errorf("jetstream: %w", bus.ErrClosed)
 		}
 	}
@@ -313,7 +306,7 @@ func (l *Log) Close() error {
 		return l.end
 	}
 	l.closed = true
-	close(l.done)
+	l.cancel()
 	l.mu.Unlock()
 	defer close(l.ended)
 

@@ -33,7 +33,7 @@ func TestChild(t *testing.T) {
 	l := open(t, opts)
 	input := make(chan struct{})
 	go func() {
-		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // its end is all we wait for
+		io.Copy(io.Discard, os.Stdin)
 		close(input)
 	}()
 	fmt.Println("ready", os.Getpid())
@@ -92,8 +92,8 @@ func startChild(t *testing.T, dir string, wrap ...string) *child {
 }
 
 func (c *child) kill() {
-	c.cmd.Process.Kill() //nolint:errcheck // it may be gone already
-	c.cmd.Wait()         //nolint:errcheck // it was killed
+	c.cmd.Process.Kill()
+	c.cmd.Wait()        
 }
 
 // TestKill kills a process that appends, again and again: all that it was told to
@@ -111,7 +111,7 @@ func TestKill(t *testing.T) {
 		c, left := startChild(t, dir), 10+rand.IntN(200)
 		for c.lines.Scan() {
 			if left--; left == 0 {
-				c.cmd.Process.Kill() //nolint:errcheck // what it still says counts too
+				c.cmd.Process.Kill()
 			}
 			switch f := strings.Fields(c.lines.Text()); {
 			case len(f) == 4 && f[0] == "acked":

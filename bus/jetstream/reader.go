@@ -60,7 +60,7 @@ func (r *reader) Next(ctx context.Context) (bus.Pack, error) {
 			r.next = max(r.next, end.seq)
 		case <-again:
 		case <-r.closed:
-		case <-l.done:
+		case <-l.ctx.Done():
 		case <-ctx.Done():
 			return bus.Pack{}, ctx.Err()
 		}
@@ -83,7 +83,7 @@ func (r *reader) step(ctx context.Context) (p bus.Pack, end *more, err error) {
 		select {
 		case <-r.closed:
 			return bus.Pack{}, nil, r.errClosed()
-		case <-r.stream.log.done:
+		case <-r.stream.log.ctx.Done():
 			return bus.Pack{}, nil, r.errClosed()
 		default:
 		}

@@ -8,7 +8,7 @@ import (
 	"sluice/bus"
 )
 
-// ErrCrash, returned by a Hook, kills the log there and then: every call that is
+// ErrCrash when returned by a Hook kills the log there and then: every call that is
 // running or follows fails with an error that wraps it (and bus.ErrUnavailable,
 // which is how a log that died under its caller looks). See Log.Restart.
 var ErrCrash = errors.New("the log has crashed")
