@@ -267,7 +267,6 @@ func (b *builder) indexPath(x *pathIndex, ids []uint32) {
 	var keys []uint64
 	var textKeys, otherKeys []string
 	var entries, checks []uint32
-	var ranges []keyRange
 	for _, id := range ids {
 		a := &b.atoms[id]
 		leads := b.post[id].off != b.post[id].end
@@ -280,15 +279,15 @@ func (b *builder) indexPath(x *pathIndex, ids []uint32) {
 			others, otherKeys = append(others, id), append(otherKeys, a.text)
 		case a.op <= opNull:
 			x.words[a.op-opTrue] = int32(id)
-		case a.op == opGlob && !leads:
-			checks = append(checks, id)
-		case !leads:
+		case a.op == opAbsent:
 		case a.op == opExists || a.op == opNot:
-			x.present = append(x.present, id)
-		case a.op == opRange:
-			ranges = append(ranges, keyRange{a.lo, a.hi, id})
-		default:
+			if leads {
+				x.present = append(x.present, id)
+			}
+		case leads:
 			entries = append(entries, id)
+		default:
+			checks = append(checks, id)
 		}
 	}
 	if len(texts) > 0 {
@@ -300,19 +299,39 @@ func (b *builder) indexPath(x *pathIndex, ids []uint32) {
 	if len(numbers) > 0 {
 		x.numbers = newNumberTable(b.seed, keys, numbers)
 	}
+	x.texts, x.ranges = b.operators(entries)
+	if len(checks) >= minChecks {
+		x.checks = new(checkIndex)
+		x.checks.texts, x.checks.ranges = b.operators(checks)
+	}
+}
+
+// minChecks is from how many operators on a checkIndex pays.
+const minChecks = 8
+
+// operators builds the indexes over the given atoms.
+func (b *builder) operators(ids []uint32) (*textIndex, *rangeIndex) {
+	var texts []uint32
+	var ranges []keyRange
+	for _, id := range ids {
+		if a := &b.atoms[id]; a.op == opRange {
+			ranges = append(ranges, keyRange{a.lo, a.hi, id})
+		} else {
+			texts = append(texts, id)
+		}
+	}
+	var t *textIndex
+	var r *rangeIndex
+	if len(texts) > 0 {
+		t = newTextIndex(b.seed, b.atoms, texts)
+		b.place(t.globs)
+	}
 	if len(ranges) > 0 {
-		x.ranges = newRangeIndex(ranges)
-		x.ranges.base = b.stabs
-		b.stabs += len(x.ranges.lists)
+		r = newRangeIndex(ranges)
+		r.base = b.stabs
+		b.stabs += len(r.lists)
 	}
-	if len(entries) > 0 {
-		x.texts = newTextIndex(b.seed, b.atoms, entries)
-		b.place(x.texts.globs)
-	}
-	if len(checks) > 0 {
-		x.checks = newGlobIndex(b.atoms, checks)
-		b.place(x.checks)
-	}
+	return t, r
 }
 
 // place gives a wildcard index its part of every scratch's globState.

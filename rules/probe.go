@@ -24,10 +24,36 @@ func (c *scratch) probe(l *leaf) {
 			c.mark(uint32(a))
 		}
 	}
-	for _, a := range x.present {
-		if c.marks[a] != c.gen && c.fulfils(&c.set.atoms[a], l) {
+	if x.present != nil {
+		c.probePresent(x.present, l)
+	}
+}
+
+// probePresent marks those of the given atoms that a value fulfils. Almost
+// every value does; the few atoms that are left are all that later values on
+// the path are compared with.
+func (c *scratch) probePresent(atoms []uint32, l *leaf) {
+	p := &c.paths[l.path]
+	later := p.unmet.end != 0
+	if later {
+		atoms = c.unmet[p.unmet.off-1 : p.unmet.end-1]
+	}
+	from := len(c.unmet)
+	left := atoms[:0]
+	for _, a := range atoms {
+		switch {
+		case c.fulfils(&c.set.atoms[a], l):
 			c.mark(a)
+		case later:
+			left = append(left, a)
+		case p.count > 1:
+			c.unmet = append(c.unmet, a)
 		}
+	}
+	if later {
+		p.unmet.end = p.unmet.off + uint32(len(left))
+	} else {
+		p.unmet = span{uint32(from) + 1, uint32(len(c.unmet)) + 1}
 	}
 }
 

@@ -24,6 +24,7 @@ type scratch struct {
 	key    []byte // decoded key
 	fold   []byte // folded string
 	open   nesting
+	recent [1 << recentBits]int32 // leaves by first bytes; may be out of date
 
 	paths   []pathState
 	lists   []uint32 // by trie node: last element an array was seen in, plus one
@@ -32,6 +33,7 @@ type scratch struct {
 	memo    []uint32 // by clause: generation<<1 | verdict
 	seen    []uint32 // by rule: the generation it was last tried in
 	stabbed []uint32 // by range index node
+	unmet   []uint32 // atoms of pathIndex.present that no value has fulfilled yet
 	fired   []uint32 // atoms that lead to rules, in order of discovery
 	frames  []frame
 	chosen  []choicePoint
@@ -80,7 +82,9 @@ type pathState struct {
 	last    int32
 	inArray bool // some leaf is inside an array element
 	long    bool // some leaf is a long text
-	checked bool // the wildcards in pathIndex.checks are marked
+	checked bool // pathIndex.checks has been asked
+	count   int32
+	unmet   span // of pathIndex.present, in scratch.unmet, once count > 1
 }
 
 // maxGeneration keeps generation<<1 within 32 bits.
@@ -125,11 +129,12 @@ func (s *Set) get() *scratch {
 	c.elems = c.elems[:1]
 	c.text = c.text[:0]
 	c.fired = c.fired[:0]
+	c.unmet = c.unmet[:0]
 	return c
 }
 
 // keepLeaves is how much memory for leaves a pooled scratch keeps.
-const keepLeaves = 4096
+const keepLeaves = 16 << 10
 
 // put gives a scratch back, without the event's bytes.
 func (s *Set) put(c *scratch) {
@@ -149,17 +154,35 @@ func (c *scratch) addLeaf(path int32, elem uint32, k kind, val []byte) {
 	if p.gen != c.gen {
 		*p = pathState{gen: c.gen, first: at, last: at, inArray: elem != 0}
 	} else {
-		prev := &c.leaves[p.last]
-		if prev.elem == elem && prev.kind == k && string(prev.val) == string(val) {
-			return // says nothing new
+		if p.count >= manyLeaves && c.repeats(uint32(path), elem, k, val) {
+			return
 		}
-		prev.next = at
+		c.leaves[p.last].next = at
 		p.last = at
 		p.inArray = p.inArray || elem != 0
 	}
+	p.count++
 	p.long = p.long || len(val) >= longText
 	c.leaves = append(c.leaves, leaf{val: val, path: uint32(path), elem: elem, kind: k, next: -1})
 }
+
+// repeats reports whether a value was recorded before, and so says nothing
+// new. It knows some of the recent values, found by their first bytes: enough
+// to keep an array of a million small numbers from being a million leaves.
+func (c *scratch) repeats(path, elem uint32, k kind, val []byte) bool {
+	slot := &c.recent[(firstWord(val)*0x9E3779B97F4A7C15)>>(64-recentBits)]
+	if at := int(*slot); at < len(c.leaves) {
+		l := &c.leaves[at]
+		if l.path == path && l.elem == elem && l.kind == k && string(l.val) == string(val) {
+			return true
+		}
+	}
+	*slot = int32(len(c.leaves))
+	return false
+}
+
+// recentBits is the logarithm of the number of values repeats knows.
+const recentBits = 10
 
 // addText records the string d[start:end].
 func (c *scratch) addText(path int32, elem uint32, raw []byte, escaped bool) {

@@ -65,6 +65,14 @@ const (
 	noCheck   = 1<<32 - 1
 )
 
+// checkIndex finds at once the operators of one path that lead to no rule. It
+// is used when looking at them one by one would take long: many values on the
+// path, or long ones.
+type checkIndex struct {
+	texts  *textIndex
+	ranges *rangeIndex
+}
+
 // groupCode is the clauses and $or alternatives of a group, in Set.refs. Each
 // alternative of an $or is a span of Set.groups.
 type groupCode struct {
@@ -88,6 +96,6 @@ type pathIndex struct {
 	words   [3]int32     // atoms of true, false, null; -1 if none
 	present []uint32     // entries by exists:true and anything-but
 	texts   *textIndex   // what else can lead in from a string
-	checks  *globIndex   // wildcards that lead to no rule, for long texts
+	checks  *checkIndex  // operators that lead to no rule; nil while they are few
 	ranges  *rangeIndex  // numeric
 }

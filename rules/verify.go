@@ -48,8 +48,11 @@ func (c *scratch) atomHolds(id uint32) bool {
 	if a.op == opAbsent {
 		return at < 0
 	}
-	if a.op == opGlob && at >= 0 && c.paths[a.path].long {
-		return c.longGlob(id, a)
+	if p := &c.paths[a.path]; at >= 0 && a.op >= opPrefix && a.op <= opCIDR && (p.long || p.count >= manyLeaves) {
+		if x := c.set.paths[a.path].checks; x != nil {
+			c.checkAll(x, p)
+			return c.marks[id] == c.gen
+		}
 	}
 	for ; at >= 0; at = c.leaves[at].next {
 		if c.steps--; c.steps < 0 {
@@ -63,19 +66,26 @@ func (c *scratch) atomHolds(id uint32) bool {
 	return false
 }
 
-// longGlob is atomHolds for a wildcard on a path with long texts: the first
-// one asked for marks all that hold.
-func (c *scratch) longGlob(id uint32, a *atom) bool {
-	x, p := c.set.paths[a.path].checks, &c.paths[a.path]
-	if x != nil && !p.checked {
-		p.checked = true
-		for at := p.first; at >= 0; at = c.leaves[at].next {
-			if l := &c.leaves[at]; l.kind == kindText {
-				c.probeGlobs(x, l)
+// manyLeaves is from how many values of one path on a checkIndex pays.
+const manyLeaves = 32
+
+// checkAll marks every operator of a path that any of its values fulfils. What
+// leads to a rule was marked before.
+func (c *scratch) checkAll(x *checkIndex, p *pathState) {
+	if p.checked {
+		return
+	}
+	p.checked = true
+	for at := p.first; at >= 0; at = c.leaves[at].next {
+		l := &c.leaves[at]
+		if l.kind == kindText && x.texts != nil {
+			c.probeText(x.texts, l)
+		} else if l.kind == kindNumber && x.ranges != nil {
+			if key, ok := l.numberKey(); ok {
+				c.stab(x.ranges, key)
 			}
 		}
 	}
-	return c.marks[id] == c.gen
 }
 
 // clauseTakes reports whether one value fulfils a clause.

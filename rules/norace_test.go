@@ -1,0 +1,8 @@
+//go:build !race
+
+package rules
+
+const (
+	slowdown = 1
+	racing   = false
+)
