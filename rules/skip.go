@@ -53,19 +53,37 @@ const (
 	highs = 0x8080808080808080
 )
 
+// special marks, by the lowest set bit, the first of eight bytes that is a
+// quote, a backslash or a control character; it is 0 if none is.
+func special(w uint64) uint64 {
+	quote, slash := w^('"'*ones), w^('\\'*ones)
+	return ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs
+}
+
 // stringEnd gives the position of the quote that ends the string whose text
 // starts at d[i], and whether there are escapes before it. It gives -1 for a
-// string that does not end or that JSON does not allow. Eight bytes are
-// looked at together: the lowest bit of special is the first byte that is a
-// quote, a backslash or a control character.
+// string that does not end or that JSON does not allow.
 func stringEnd(d []byte, i int) (end int, escaped bool) {
+	for i >= 0 && i+8 <= len(d) {
+		s := special(binary.LittleEndian.Uint64(d[i:]))
+		if s == 0 {
+			i += 8
+			continue
+		}
+		if i += bits.TrailingZeros64(s) >> 3; i < len(d) && d[i] == '"' {
+			return i, false
+		}
+		break
+	}
+	return stringEndSlow(d, i)
+}
+
+// stringEndSlow is stringEnd for what has escapes or ends the document.
+func stringEndSlow(d []byte, i int) (end int, escaped bool) {
 	for {
 		for i+8 <= len(d) {
-			w := binary.LittleEndian.Uint64(d[i:])
-			quote, slash := w^('"'*ones), w^('\\'*ones)
-			special := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs
-			if special != 0 {
-				i += bits.TrailingZeros64(special) >> 3
+			if s := special(binary.LittleEndian.Uint64(d[i:])); s != 0 {
+				i += bits.TrailingZeros64(s) >> 3
 				break
 			}
 			i += 8
