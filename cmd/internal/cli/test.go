@@ -102,7 +102,7 @@ func (e *env) printMisses(r *routing, o outcome) {
 			continue
 		}
 		told = true
-		e.printf("      why not: %s\n", rule.Name)
+		e.printf("%s", e.explainMiss(rule, o.event))
 	}
 	if !told && len(o.Missing) > 0 {
 		e.printf("      no enabled rule leads to %s\n", join(o.Missing, ""))
