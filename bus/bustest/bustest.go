@@ -69,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"log/reopen", testReopen},
 		{"log/close", testClose},
 		{"log/close wakes readers", testCloseWakes},
+		{"log/everything at once", testEverything},
 		{"log/unknown stream", testUnknownStream},
 		{"log/cancelled", testCancelled},
 		{"log/usage", testUsage},

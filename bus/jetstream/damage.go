@@ -15,15 +15,14 @@ import (
 
 // isDamaged tells whether a pack that the server did not find is still counted.
 func (s *stream) isDamaged(ctx context.Context, e *engine, seq uint64) bool {
-	if seqs, _ := s.tail.missing(seq, seq+1); len(seqs) == 0 {
+	if s.tail.isGone(seq) {
 		return false
 	}
 	// A removal that runs now, or one by key, may have taken it.
 	if err := s.sync(ctx, e); err != nil {
 		return false
 	}
-	seqs, _ := s.tail.missing(seq, seq+1)
-	return len(seqs) > 0
+	return !s.tail.isGone(seq)
 }
 
 // withDamaged adds the packs from a number up to another that are counted and not
@@ -54,12 +53,10 @@ func (s *stream) withDamaged(ctx context.Context, e *engine, packs []bus.Pack, f
 func (s *stream) unread(packs []bus.Pack, from, to uint64) []uint64 {
 	var lost []uint64
 	for _, p := range packs {
-		seqs, _ := s.tail.missing(from, p.Seq)
-		lost = append(lost, seqs...)
+		lost = append(lost, s.tail.missing(from, p.Seq)...)
 		from = p.Seq + 1
 	}
-	seqs, _ := s.tail.missing(from, to)
-	return append(lost, seqs...)
+	return append(lost, s.tail.missing(from, to)...)
 }
 
 // isShort tells whether the server counts more packs of a key than it gave, though

@@ -61,6 +61,9 @@ func (s *stream) fetch(ctx context.Context, e *engine, start, filter string) (fe
 		f.packs = append(f.packs, p)
 		size += len(m.Data) + len(m.Header.Get("Nats-Subject"))
 	}
+	if n := len(f.packs); n > 0 {
+		s.tail.seen(f.packs[n-1].Seq)
+	}
 	f.full = len(f.packs) == fetchPacks || size >= fetchBytes
 	if err != nil {
 		return fetched{}, s.err(err)

@@ -71,7 +71,7 @@ func FuzzDecodePack(f *testing.F) {
 	f.Add(sealed([]byte("a"), nil))
 	f.Add([]byte("SP\x01\x00\xff\xff\xff\xff"))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		decodePack(b, true) 
+		decodePack(b, true)
 		decodePack(b, false)
 	})
 }

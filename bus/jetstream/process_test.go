@@ -93,7 +93,7 @@ func startChild(t *testing.T, dir string, wrap ...string) *child {
 
 func (c *child) kill() {
 	c.cmd.Process.Kill()
-	c.cmd.Wait()        
+	c.cmd.Wait()
 }
 
 // TestKill kills a process that appends, again and again: all that it was told to

@@ -22,7 +22,6 @@ type tail struct {
 	bytes   int
 	first   uint64          // every number below was removed
 	gone    avl.SequenceSet // of those from first on, the removed ones
-	vague   bool            // more may have been removed than we know
 	waiting map[string]*more
 }
 
@@ -80,16 +79,28 @@ func memory(p bus.Pack) int { return packSize(p.Records) }
 func (t *tail) sync(first, last uint64, deleted []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.vague = false
 	for _, seq := range deleted {
 		t.gone.Insert(seq)
 	}
 	t.forget(first)
-	if last > t.last {
-		t.last = last
-		for key := range t.waiting {
-			t.wake(key, 0)
-		}
+	t.reach(last)
+}
+
+// seen notes that the stream goes up to a number at least: a pack can be read before
+// its acknowledgement has come.
+func (t *tail) seen(seq uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reach(seq)
+}
+
+func (t *tail) reach(last uint64) {
+	if last <= t.last {
+		return
+	}
+	t.last = last
+	for key := range t.waiting {
+		t.wake(key, 0)
 	}
 }
 
@@ -136,11 +147,9 @@ func (t *tail) trimmed(key string, below uint64) {
 			t.drop(seq)
 		}
 	}
-	if key != "" {
-		t.vague = true
-		return
+	if key == "" {
+		t.forget(below)
 	}
-	t.forget(below)
 }
 
 // forget moves first up to at least the given number.
@@ -170,8 +179,8 @@ func (t *tail) isGone(seq uint64) bool {
 }
 
 // missing lists the numbers from a up to b, exclusive, that were not removed as far
-// as we know.
-func (t *tail) missing(a, b uint64) (seqs []uint64, vague bool) {
+// as we know: of a trim by key we learn from sync alone.
+func (t *tail) missing(a, b uint64) (seqs []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for seq := max(a, t.first); seq < b; seq++ {
@@ -179,7 +188,7 @@ func (t *tail) missing(a, b uint64) (seqs []uint64, vague bool) {
 			seqs = append(seqs, seq)
 		}
 	}
-	return seqs, t.vague
+	return seqs
 }
 
 // end is the highest number in use.
