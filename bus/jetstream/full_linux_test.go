@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,6 +165,62 @@ func TestVolumeIsEaten(t *testing.T) {
 	if !strings.Contains(said.String(), "started again") {
 		t.Errorf("nothing was said of it:\n%s", said.String())
 	}
+}
+
+// TestVolumeComesAndGoes appends to all streams while another takes all of the
+// volume and gives it back, again and again. What was acknowledged is there.
+func TestVolumeComesAndGoes(t *testing.T) {
+	t.Parallel()
+	dir := smallVolume(t)
+	l, said := openVolume(t, dir)
+	ctx, stop := context.WithCancel(t.Context())
+	acked, refused := map[string]map[uint64]string{}, atomic.Int64{}
+	var wg sync.WaitGroup
+	for _, name := range bus.StreamNames() {
+		of := map[uint64]string{}
+		acked[name] = of
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				text := fmt.Sprint(name, i)
+				seq, err := l.Stream(name).Append(t.Context(), "k", [][]byte{[]byte(text), make([]byte, 2000)})
+				switch {
+				case err == nil:
+					of[seq] = text
+				case errors.Is(err, bus.ErrFull) || errors.Is(err, bus.ErrUnavailable):
+					refused.Add(1)
+					runtime.Gosched()
+				default:
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		other := filepath.Join(dir, "other")
+		eat(t, other)
+		if err := os.Remove(other); err != nil {
+			t.Fatal(err)
+		}
+		untilTaken(t, l.Stream(bus.DeadLetters))
+	}
+	stop()
+	wg.Wait()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, _ = openVolume(t, dir)
+	total := 0
+	for name, of := range acked {
+		total += len(of)
+		for seq, text := range of {
+			if p, err := l.Stream(name).Get(t.Context(), seq); err != nil || string(p.Records[0]) != text {
+				t.Fatalf("%s %d was acknowledged as %q and is %.40q, %v", name, seq, text, p.Records, err)
+			}
+		}
+	}
+	t.Logf("%d acknowledged packs are there, %d were refused, the server was started again %d times",
+		total, refused.Load(), strings.Count(said.String(), "started again"))
 }
 
 // untilTaken appends until the store takes it again, for at most 20 s.

@@ -38,7 +38,7 @@ type Options struct {
 
 const (
 	defaultMaxPack = 8 << 20
-	maxMaxPack     = 32 << 20 // JetStream takes larger records for corrupt ones
+	maxMaxPack     = 31 << 20 // JetStream takes a message of 32 MiB for a corrupt one
 	callTimeout    = 10 * time.Second
 	restartPause   = time.Second
 	eventsTail     = 16 << 20 // bytes of recent packs kept for readers

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func TestOpenFails(t *testing.T) {
 		"a file in the way": {t.Context(), small(inTheWay), "jetstream"},
 		"a newer version":   {t.Context(), small(newer), "newer release"},
 		"a cancelled start": {over, small(t.TempDir()), "canceled"},
-		"a pack too large":  {t.Context(), jetstream.Options{Dir: t.TempDir(), MaxPack: 1 << 30}, "32 MiB at most"},
+		"a pack too large":  {t.Context(), jetstream.Options{Dir: t.TempDir(), MaxPack: 1 << 30}, "31 MiB at most"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,6 +49,40 @@ func TestOpenFails(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLargestPack stores packs as large as may be and reads them from disk.
+func TestLargestPack(t *testing.T) {
+	t.Parallel()
+	for size, packs := range map[int]int{8 << 20: 2, 31 << 20: 1} {
+		opts := small(t.TempDir())
+		opts.MaxBytes, opts.MaxPack = 1<<30, size
+		pack := [][]byte{bytes.Repeat([]byte("x"), size/2-8), bytes.Repeat([]byte("y"), size/2-8)}
+		l := open(t, opts)
+		for range packs {
+			if _, err := l.Stream(bus.Events).Append(t.Context(), "", pack); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := l.Stream(bus.Events).Append(t.Context(), "", append(pack, nil))
+		if !errors.Is(err, bus.ErrTooLarge) {
+			t.Errorf("a pack larger than %d: %v, want ErrTooLarge", size, err)
+		}
+		mustClose(t, l)
+		r, err := open(t, opts).Stream(bus.Events).Read(t.Context(), "", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range packs {
+			p, err := r.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.EqualFunc(p.Records, pack, bytes.Equal) {
+				t.Fatalf("pack %d of %d bytes is not what was stored", p.Seq, size)
+			}
+		}
 	}
 }
 
