@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,49 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
+// sharedRule is a rule of a mix that is harder on the choice of entries: every
+// rule names one of a few types, most together with something broad.
+func (w workload) sharedRule(i int) string {
+	typ := fmt.Sprintf("com.example.shop.%s.v%d", eventTypes[w.IntN(len(eventTypes))], w.IntN(7))
+	switch n := i % 20; {
+	case n < 8:
+		_, source := w.typeAndSource()
+		return fmt.Sprintf(`{"type":["%s"],"source":["%s"]}`, typ, source)
+	case n < 12:
+		return fmt.Sprintf(`{"type":["%s"],"data":{"customer":{"id":["%s"],"verified":[true]}}}`, typ, w.customer())
+	case n < 15:
+		return fmt.Sprintf(`{"type":["%s"],"data":{"key":[{"prefix":"%s"}],"geo.lat":[{"numeric":[">",%d]}]}}`, typ, w.folder(), w.IntN(80))
+	case n < 16:
+		return fmt.Sprintf(`{"type":["%s"],"data":{"key":[{"suffix":"%s"}]}}`, typ, w.ending())
+	case n < 18:
+		lo := w.IntN(1_000_000)
+		return fmt.Sprintf(`{"type":["%s"],"data":{"size":[{"numeric":[">=",%d,"<",%d]}]}}`, typ, lo, lo+max(1, 30_000_000/max(1, w.rules/10)))
+	case n < 19:
+		return fmt.Sprintf(`{"type":["%s"],"data":{"customer":{"id":[{"anything-but":["%s"]}],"country":["X%d"]}}}`, typ, w.customer(), w.IntN(300))
+	default:
+		return fmt.Sprintf(`{"type":["%s"],"data":{"note":[{"wildcard":"*%s*"}]}}`, typ, w.token())
+	}
+}
+
+// BenchmarkMatchShared is BenchmarkMatch with rules that share their types.
+func BenchmarkMatchShared(b *testing.B) {
+	for _, size := range sizes[1:] {
+		b.Run(fmt.Sprint("rules=", size.rules), func(b *testing.B) {
+			w := newWorkload(size.rules)
+			patterns := make([][]byte, size.rules)
+			for i := range patterns {
+				patterns[i] = []byte(w.sharedRule(i))
+			}
+			s := compile(b, parseRules(b, patterns))
+			events := make([][]byte, 512)
+			for i := range events {
+				events[i] = w.event()
+			}
+			report(b, events, s)
+		})
+	}
+}
+
 // report runs the benchmark, one operation being all events once, and reports
 // its share of the validity scan: the best time of each, which is what is left
 // when nothing else was running.
@@ -172,7 +216,17 @@ func report(b *testing.B, events [][]byte, s *Set) {
 func BenchmarkCompile(b *testing.B) {
 	w := newWorkload(100_000)
 	patterns := w.patterns(100_000)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var s *Set
 	for b.Loop() {
-		compile(b, parseRules(b, patterns))
+		s = compile(b, parseRules(b, patterns))
 	}
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(b.N)/1e6, "MB-allocated/op")
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB-kept")
+	runtime.KeepAlive(s)
 }

@@ -47,6 +47,7 @@ func Compile(rs []Rule) (*Set, error) {
 	b.register()
 	b.index()
 	s.pool.New = func() any { return newScratch(s) }
+	s.idle.Store(newScratch(s))
 	return s, nil
 }
 
@@ -59,6 +60,7 @@ type builder struct {
 	byField map[string]uint32
 	single  []uint32 // by atom: its one-atom clause, plus one
 	steps   map[string]uint32
+	uses    []uint32 // by clause: how many rules ask for it
 	key     []byte
 	weigh   weigher
 	pending []registration
@@ -96,7 +98,12 @@ func (b *builder) fill(at uint32, g *group) {
 	var code groupCode
 	code.clauses.off = uint32(len(b.refs))
 	for i := range g.fields {
-		b.refs = append(b.refs, b.clause(&g.fields[i]))
+		c := b.clause(&g.fields[i])
+		b.refs = append(b.refs, c)
+		if int(c) == len(b.uses) {
+			b.uses = append(b.uses, 0)
+		}
+		b.uses[c]++
 	}
 	code.clauses.end = uint32(len(b.refs))
 	if len(g.anyOf) > 0 {

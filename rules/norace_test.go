@@ -3,6 +3,6 @@
 package rules
 
 const (
-	slowdown = 1
+	slowdown = 4
 	racing   = false
 )

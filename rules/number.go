@@ -28,7 +28,7 @@ func numberKey[T string | []byte](text T) (key uint64, ok bool) {
 		return orderedKey(0), true
 	}
 	e := d.point - d.n
-	if e < -400 || e > 400 {
+	if d.beyond() {
 		return 0, false
 	}
 	var f float64
@@ -134,6 +134,13 @@ func readExponent[T string | []byte](text T) int {
 		return -e
 	}
 	return e
+}
+
+// beyond reports whether the number is outside the range of doubles. It is
+// asked first because strconv allocates an error for such numbers.
+func (d *decimal) beyond() bool {
+	const largest = "17976931348623157" // × 10^292, has 309 digits
+	return d.point > 309 || d.point < -323 || d.point == 309 && string(d.digits[:d.n]) > largest
 }
 
 func (d *decimal) mantissa() uint64 {

@@ -19,7 +19,8 @@ type pathNode struct {
 	path   int32 // the path that ends here, -1 if none does
 	parent int32
 	depth  int32
-	deep   bool // some kid has kids, so a dotted key may lead further
+	lens   uint64 // bit n&63: some kid's name has n bytes
+	dotted int    // bytes of the shortest dotted key that may lead further, 0 if none can
 	kids   []pathKid
 	table  []int32 // hash → index into kids, -1 empty; nil while kids are few
 }
@@ -63,19 +64,24 @@ func (b *trieBuilder) add(path string) int32 {
 			b.nodes = append(b.nodes, pathNode{path: -1, parent: at, depth: b.nodes[at].depth + 1})
 			n := &b.nodes[at]
 			n.kids = append(n.kids, pathKid{word: firstWord([]byte(name)), name: name, node: next})
-			if n.parent >= 0 {
-				b.nodes[n.parent].deep = true
-			}
 		}
 		at = next
 	}
 	return at
 }
 
-// finish builds the hash tables of nodes with many kids.
+// finish builds what speeds up the search for kids.
 func (t *pathTrie) finish() {
 	for i := range t.nodes {
 		n := &t.nodes[i]
+		for _, k := range n.kids {
+			n.lens |= 1 << (len(k.name) & 63)
+			for _, kk := range t.nodes[k.node].kids {
+				if size := len(k.name) + 1 + len(kk.name); n.dotted == 0 || size < n.dotted {
+					n.dotted = size
+				}
+			}
+		}
 		if len(n.kids) <= fewKids {
 			continue
 		}
@@ -130,8 +136,13 @@ func (t *pathTrie) find(n *pathNode, name []byte) int32 {
 // walk is find for a key that may be several dotted steps.
 func (t *pathTrie) walk(at int32, key []byte) int32 {
 	n := &t.nodes[at]
-	if next := t.find(n, key); next >= 0 || !n.deep {
-		return next
+	if n.lens>>(len(key)&63)&1 != 0 {
+		if next := t.find(n, key); next >= 0 {
+			return next
+		}
+	}
+	if n.dotted == 0 || len(key) < n.dotted {
+		return -1
 	}
 	for {
 		dot := bytes.IndexByte(key, '.')
@@ -147,12 +158,13 @@ func (t *pathTrie) walk(at int32, key []byte) int32 {
 
 // firstWord is the first eight bytes of b as one number, zero padded.
 func firstWord(b []byte) uint64 {
-	if len(b) >= 8 {
+	switch n := len(b); {
+	case n >= 8:
 		return binary.LittleEndian.Uint64(b)
+	case n >= 4: // two loads that may overlap
+		return uint64(binary.LittleEndian.Uint32(b)) | uint64(binary.LittleEndian.Uint32(b[n-4:]))<<(8*(n-4))
+	case n > 0:
+		return uint64(b[0]) | uint64(b[n/2])<<(8*(n/2)) | uint64(b[n-1])<<(8*(n-1))
 	}
-	var w uint64
-	for i := len(b) - 1; i >= 0; i-- {
-		w = w<<8 | uint64(b[i])
-	}
-	return w
+	return 0
 }

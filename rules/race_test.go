@@ -4,6 +4,6 @@ package rules
 
 // The race detector slows everything down and drops pooled scratches.
 const (
-	slowdown = 20
+	slowdown = 60
 	racing   = true
 )

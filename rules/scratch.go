@@ -100,6 +100,9 @@ func newScratch(s *Set) *scratch {
 		set:     s,
 		elems:   make([]elem, 1, 16),
 		leaves:  make([]leaf, 0, 64),
+		text:    make([]byte, 0, 512),
+		key:     make([]byte, 0, 64),
+		fired:   make([]uint32, 0, 64),
 		paths:   make([]pathState, len(s.paths)),
 		lists:   make([]uint32, len(s.trie.nodes)),
 		listGen: make([]uint32, len(s.trie.nodes)),
@@ -113,7 +116,10 @@ func newScratch(s *Set) *scratch {
 
 // get takes a scratch ready for one event.
 func (s *Set) get() *scratch {
-	c := s.pool.Get().(*scratch)
+	c := s.idle.Swap(nil)
+	if c == nil {
+		c = s.pool.Get().(*scratch)
+	}
 	if c.gen++; c.gen == maxGeneration {
 		c.gen = 1
 		for _, marks := range [][]uint32{c.listGen, c.marks, c.memo, c.seen, c.stabbed} {
@@ -144,7 +150,9 @@ func (s *Set) put(c *scratch) {
 	clear(c.leaves)
 	c.leaves = c.leaves[:0]
 	c.doc = nil
-	s.pool.Put(c)
+	if !s.idle.CompareAndSwap(nil, c) {
+		s.pool.Put(c)
+	}
 }
 
 // addLeaf records a value on the path of a trie node.

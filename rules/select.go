@@ -53,9 +53,9 @@ func (w *weigher) likely(a *atom) float64 {
 	case opTrue, opFalse:
 		return 0.5
 	case opPrefix, opSuffix, opPrefixFold, opSuffixFold:
-		return max(share, math.Pow(0.7, float64(len(a.text))))
+		return textShare(len(a.text), share)
 	case opGlob:
-		return max(share, min(0.9, 2*math.Pow(0.7, float64(a.more.glob.literals()))))
+		return textShare(a.more.glob.literals()-1, share)
 	case opCIDR:
 		bits := a.more.block.bits
 		return max(share, math.Pow(0.5, float64(min(bits, 40))))
@@ -67,6 +67,12 @@ func (w *weigher) likely(a *atom) float64 {
 		return 0.96
 	}
 	return never // opAbsent: no value leads to it
+}
+
+// textShare is the guess for an operator that asks for n bytes of a text: the
+// more the rarer, and rarer still if rules ask for many different ones.
+func textShare(n int, share float64) float64 {
+	return min(0.9, 3*share, math.Pow(0.7, float64(max(n, 0))))
 }
 
 // rangeShare is the width of a range within all bounds asked for on its path.
@@ -130,22 +136,18 @@ func (b *builder) register() {
 
 func (b *builder) registerRule(r uint32) {
 	code := &b.groups[b.rules[r].group]
-	best := b.choose(code)
+	clauses := b.refs[code.clauses.off:code.clauses.end]
+	best, check := b.choose(code), -1
 	if best.weight >= never {
 		b.always = append(b.always, r)
 		return
 	}
-	e := entry{rule: r, check: noCheck}
-	check, weight := -1, never
-	clauses := b.refs[code.clauses.off:code.clauses.end]
-	for i, c := range clauses {
-		if i == best.clause || b.clauses[c].absent {
-			continue
-		}
-		if w := b.clauseWeight(c); w < weight || check < 0 {
-			check, weight = i, w
-		}
+	if best.clause >= 0 {
+		best, check = b.chooseWithCheck(clauses)
+	} else {
+		check = b.bestCheck(clauses, -1)
 	}
+	e := entry{rule: r, check: noCheck}
 	if check >= 0 {
 		c := clauses[check]
 		e.check = c | lazyCheck
@@ -160,6 +162,53 @@ func (b *builder) registerRule(r uint32) {
 	for _, a := range best.atoms {
 		b.pending = append(b.pending, registration{a, e})
 	}
+}
+
+// chooseWithCheck picks the clause to enter by and the one to check first so
+// that their expected cost is least: a rare entry is worth less when what has
+// to be checked behind it is slow.
+func (b *builder) chooseWithCheck(clauses []uint32) (choice, int) {
+	best, bestCost, bestCheck := choice{weight: never, clause: -1}, never, -1
+	for i, c := range clauses {
+		w := b.clauseWeight(c)
+		if w >= never {
+			continue
+		}
+		check := b.bestCheck(clauses, i)
+		cost := w
+		if check >= 0 {
+			cost *= b.checkCost(clauses[check])
+		}
+		if cost < bestCost {
+			best, bestCost, bestCheck = choice{weight: w, clause: i}, cost, check
+		}
+	}
+	best.atoms = b.clauseAtoms(clauses[best.clause])
+	return best, bestCheck
+}
+
+// bestCheck gives the clause other than the entry that most often says no for
+// its cost, -1 if there is none that can be checked alone.
+func (b *builder) bestCheck(clauses []uint32, entry int) int {
+	best, least := -1, 0.0
+	for i, c := range clauses {
+		if i == entry || b.clauses[c].absent {
+			continue
+		}
+		if w := b.clauseWeight(c) * b.checkCost(c); best < 0 || w < least {
+			best, least = i, w
+		}
+	}
+	return best
+}
+
+// checkCost is the measured cost of checking a clause, relative to one that
+// the scan has marked. Clauses that rules share are looked at once for all.
+func (b *builder) checkCost(c uint32) float64 {
+	if b.clauses[c].exact {
+		return 1
+	}
+	return 1 + 9/float64(b.uses[c])
 }
 
 // choose finds the rarest clause or $or of a group.

@@ -3,6 +3,7 @@ package rules
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 )
 
 // Set is any number of rules compiled for matching together. It is immutable
@@ -24,7 +25,10 @@ type Set struct {
 	globs   globBase // sizes of all wildcard indexes together
 	stabs   int      // nodes of all range indexes
 	arrays  bool     // some rule needs to know which array element a value is in
-	pool    sync.Pool
+	// One scratch stays with the set, so that a lone goroutine never allocates;
+	// those of further goroutines come and go with the garbage collector.
+	idle atomic.Pointer[scratch]
+	pool sync.Pool
 }
 
 // Len is the number of rules.

@@ -217,7 +217,10 @@ func skipClosing(d []byte, i int, open *nesting, depth int) (int, int) {
 		object := open.object(depth - 1)
 		switch c := d[i]; {
 		case c == ',':
-			if i = skipSpace(d, i+1); object {
+			if i++; i < len(d) && d[i] <= ' ' {
+				i = skipSpace(d, i)
+			}
+			if object {
 				i = skipKey(d, i)
 			}
 			if i < 0 {
@@ -246,7 +249,16 @@ func skipKey(d []byte, i int) int {
 	return skipColon(d, i+1)
 }
 
+// skipColon gives the start of the value after the colon at d[i], -1 if there
+// is no colon. It is small enough to be inlined.
 func skipColon(d []byte, i int) int {
+	if i+1 < len(d) && d[i] == ':' && d[i+1] > ' ' {
+		return i + 1
+	}
+	return skipColonSlow(d, i)
+}
+
+func skipColonSlow(d []byte, i int) int {
 	if i < len(d) && d[i] <= ' ' {
 		i = skipSpace(d, i)
 	}

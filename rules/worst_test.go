@@ -78,8 +78,8 @@ func worstCases() []worst {
 	}
 }
 
-// mostTime is what no match may take; a slow, shared or instrumented machine
-// gets more.
+// mostTime is what no match may take. The test allows a multiple of it, so that
+// a busy machine does not fail it; BenchmarkWorst reports the real times.
 const mostTime = 50 * time.Millisecond
 
 func TestWorstCases(t *testing.T) {
