@@ -1,0 +1,51 @@
+package api
+
+import "net/http"
+
+// route is one row of the table: who asks with method for path needs scope, and
+// gets what do answers.
+type route struct {
+	method string
+	path   string
+	scope  Scope
+	do     func(http.ResponseWriter, *http.Request) error
+}
+
+// routes is every URL of the bus but the paths of the sources, which the config
+// gives. Each is documented in openapi.json.
+func (a *api) routes() []route {
+	const v1 = "/api/v1"
+	return []route{
+		{"POST", "/", Publish, a.ingest},
+		{"POST", "/events", Publish, a.ingest},
+
+		{"GET", "/livez", Anybody, a.live},
+		{"GET", "/readyz", Anybody, a.ready},
+		{"GET", "/metrics", Admin, a.showMetrics},
+
+		{"GET", v1 + "/status", Admin, a.status},
+		{"GET", v1 + "/sinks", Admin, a.listSinks},
+		{"GET", v1 + "/sinks/{name}", Admin, a.showSink},
+		{"POST", v1 + "/sinks/{name}/pause", Admin, a.pauseSink},
+		{"POST", v1 + "/sinks/{name}/resume", Admin, a.resumeSink},
+
+		{"GET", v1 + "/rules", Admin, a.listRules},
+		{"POST", v1 + "/match", Admin, a.match},
+
+		{"GET", v1 + "/dead-letters", Admin, a.listDeadLetters},
+		{"GET", v1 + "/dead-letters/{id}", Admin, a.showDeadLetter},
+		{"POST", v1 + "/dead-letters/purge", Admin, a.purge},
+		{"POST", v1 + "/dead-letters/redrive", Admin, a.redrive},
+
+		{"POST", v1 + "/replays", Admin, a.replay},
+		{"GET", v1 + "/jobs", Admin, a.listJobs},
+		{"GET", v1 + "/jobs/{id}", Admin, a.showJob},
+		{"POST", v1 + "/jobs/{id}/cancel", Admin, a.cancelJob},
+
+		{"GET", v1 + "/events", Admin, a.listEvents},
+		{"GET", v1 + "/tail", Admin, a.tail},
+
+		{"POST", v1 + "/reload", Admin, a.reload},
+		{"GET", v1 + "/openapi.json", Admin, a.openAPI},
+	}
+}

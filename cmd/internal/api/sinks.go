@@ -1,0 +1,91 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"sluice/bus"
+	"sluice/bus/dispatch"
+)
+
+type sinkAnswer struct {
+	Name             string         `json:"name"`
+	Kind             string         `json:"kind,omitempty"` // of one that the config has
+	State            string         `json:"state"`
+	Hold             *dispatch.Hold `json:"hold,omitempty"`
+	Concurrency      int            `json:"concurrency"`
+	Queued           int            `json:"queued"`
+	InFlight         int            `json:"in_flight"`
+	Backlog          int            `json:"backlog"`
+	OldestAgeSeconds float64        `json:"oldest_age_seconds"`
+	Retries          int            `json:"retries"`
+	DeadLetters      int            `json:"dead_letters"`
+	Delivered        int64          `json:"delivered"`
+	LastOK           time.Time      `json:"last_ok,omitzero"`
+	LastError        string         `json:"last_error,omitempty"`
+	LastErrorAt      time.Time      `json:"last_error_at,omitzero"`
+}
+
+func (a *api) sinks() []sinkAnswer {
+	kinds := map[string]string{}
+	for _, s := range a.View().Config.Sinks {
+		kinds[s.Name] = s.Kind
+	}
+	all := []sinkAnswer{}
+	for _, s := range a.Bus.Sinks() {
+		all = append(all, sinkAnswer{
+			Name: s.Name, Kind: kinds[s.Name], State: s.State, Hold: s.Hold, Concurrency: s.Concurrency,
+			Queued: s.Queued, InFlight: s.InFlight, Backlog: s.Backlog, OldestAgeSeconds: seconds(s.OldestAge),
+			Retries: s.Retries, DeadLetters: s.DeadLetters, Delivered: s.Delivered,
+			LastOK: s.LastOK, LastError: s.LastError, LastErrorAt: s.LastErrorAt,
+		})
+	}
+	return all
+}
+
+func (a *api) listSinks(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, map[string]any{"sinks": a.sinks()})
+}
+
+func (a *api) showSink(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("name")
+	for _, s := range a.sinks() {
+		if s.Name == name {
+			return writeJSON(w, http.StatusOK, s)
+		}
+	}
+	return refuse(http.StatusNotFound, "there is no sink %q: GET /api/v1/sinks lists them", name)
+}
+
+func (a *api) pauseSink(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Note string `json:"note"`
+	}
+	if err := decode(w, r, requestBytes, &body); err != nil {
+		return err
+	}
+	if err := a.Bus.Pause(r.Context(), r.PathValue("name"), body.Note); err != nil {
+		return err
+	}
+	return a.showSink(w, r)
+}
+
+func (a *api) resumeSink(w http.ResponseWriter, r *http.Request) error {
+	if err := decode(w, r, requestBytes, &struct{}{}); err != nil {
+		return err
+	}
+	if err := a.Bus.Resume(r.Context(), r.PathValue("name")); err != nil {
+		return err
+	}
+	return a.showSink(w, r)
+}
+
+// known refuses a sink that nothing is delivered to.
+func (a *api) known(sink string) error {
+	for _, s := range a.Bus.Sinks() {
+		if s.Name == sink && s.State != dispatch.StateRemoved {
+			return nil
+		}
+	}
+	return refuse(http.StatusNotFound, "sink %q: %s: GET /api/v1/sinks lists what there is", sink, bus.ErrNotFound)
+}
