@@ -85,9 +85,10 @@ func (a attemptDoc) said() string {
 
 func newDlqShowCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:     "show ID",
-		Short:   "Show a dead letter: every attempt and the event.",
-		Long:    "Show a dead letter: why it was given up, every attempt with what the sink answered, and the untouched event.",
+		Use:   "show ID",
+		Short: "Show a dead letter: every attempt and the event.",
+		Long: `Show a dead letter: why it was given up, every attempt with what the sink answered, and
+the untouched event.`,
 		Example: `  sluice dlq show "$(sluice dlq ls -o json | jq -r '.dead_letters[0].id')"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

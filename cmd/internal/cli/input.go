@@ -107,33 +107,31 @@ func readFault(err error) error {
 	return &readError{err}
 }
 
-// detect finds out how the events are written, from the first line that holds
-// something.
+// detect finds out how the events are written: as an array, as documents of which
+// the first opens with a brace alone on its line, or one a line.
 func (s *events) detect() error {
+	opened := false
 	for n := 1; ; n++ {
 		head, err := s.in.Peek(n)
-		if err != nil {
+		switch {
+		case opened && err != nil, errors.Is(err, bufio.ErrBufferFull):
+			return nil
+		case err != nil:
 			return readFault(err)
 		}
-		switch head[n-1] {
-		case ' ', '\t', '\r', '\n':
-			continue
-		case '[':
+		switch c := head[n-1]; {
+		case opened && c == '\n':
+			s.docs = json.NewDecoder(s.in)
+			return nil
+		case c == ' ' || c == '\t' || c == '\r' || c == '\n':
+		case !opened && c == '{':
+			opened = true
+		case !opened && c == '[':
 			return s.batch()
-		case '{':
-			if s.openEnded() {
-				s.docs = json.NewDecoder(s.in)
-			}
+		default:
+			return nil
 		}
-		return nil
 	}
-}
-
-// openEnded tells whether the first line is only the opening brace of a document.
-func (s *events) openEnded() bool {
-	head, _ := s.in.Peek(max(s.in.Buffered(), 1))
-	line, _, whole := bytes.Cut(bytes.TrimLeft(head, " \t\r\n"), []byte("\n"))
-	return whole && string(bytes.TrimSpace(line)) == "{"
 }
 
 func (s *events) batch() error {

@@ -108,7 +108,7 @@ func (t *tail) run(ctx context.Context) error {
 			return nil
 		}
 		wait = min(2*wait, maxReconnect)
-		t.missed, t.away = 0, true
+		t.missed, t.away = 0, true // a new tail counts from zero
 	}
 }
 
@@ -129,7 +129,8 @@ func (t *tail) attach(ctx context.Context) (ok bool, err error) {
 	defer resp.Body.Close() //nolint:errcheck // it was only read
 	if t.away {
 		t.e.note("the server is back")
-		t.away = false
+	} else {
+		t.e.note("watching %s; Ctrl-C ends it", t.api.base)
 	}
 	silence := time.AfterFunc(maxSilence, hangUp)
 	defer silence.Stop()
