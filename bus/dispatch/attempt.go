@@ -66,14 +66,14 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	}
 	n := len(d.attempts) + 1
 	l.ending(d, a)
-	after, verdict := conf.policy.Next(n, now.Sub(d.accepted), err)
+	after, verdict := conf.next(n, now.Sub(d.accepted), err)
 	l.metrics.attempt(a.Class, took)
-	l.observe(conf, verdict, a, err, now)
+	l.observe(conf, verdict, a, n, err, now)
 	l.d.fates.outcome(d, a, verdict, after, n)
 	switch verdict {
 	case Delivered:
 		l.metrics.delivered(d.rule, now.Sub(d.accepted))
-		l.settle(d)
+		l.end(d)
 	case Again:
 		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "after", after.Round(time.Millisecond), "err", err)
@@ -86,14 +86,22 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 }
 
 // observe tells the breaker and the lane's state about an attempt.
-func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, err error, now time.Time) {
+func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err error, now time.Time) {
 	l.mu.Lock()
 	if err == nil {
 		l.lastOKAt = now
 	} else {
 		l.lastErr, l.lastErrAt = err.Error(), now
 	}
-	changed := l.breaker.observe(healthOf(verdict, a), conf.options.Breaker, now)
+	h := healthOf(verdict, a)
+	changed := l.breaker.observe(h, conf.options.Breaker, now)
+	l.pace.observe(h, a.Duration, now)
+	if changed && !l.breaker.open {
+		l.pace.restart()
+	}
+	if n == 1 {
+		l.budget.fresh()
+	}
 	open, until := l.breaker.open, l.breaker.until
 	if changed || open {
 		l.refresh()
@@ -127,15 +135,26 @@ func healthOf(verdict Verdict, a Attempt) health {
 
 // giveBack returns a delivery whose attempt never started.
 func (l *lane) giveBack(d *delivery) {
-	l.leave(d)
-	if d.origin.ledger == l.books {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		d.state = queued
-		l.queue.push(d)
+	own := l.leave(d).ledger != l.d.events
+	if !own && !l.ordered() {
+		l.offer(d)
 		return
 	}
-	l.offer(d)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d.state = queued
+	l.queue.pushHead(d)
+	l.refresh()
+}
+
+// next is the policy's word, but that a poison event of an ordered sink may block
+// its key for as long as it takes.
+func (c *laneConf) next(attempt int, age time.Duration, err error) (time.Duration, Verdict) {
+	after, verdict := c.policy.Next(attempt, age, err)
+	if c.options.OnPoison == PoisonBlocks && c.options.OrderBy != "" && verdict != Delivered && verdict != Again {
+		return max(c.policy.Max, time.Minute), Again
+	}
+	return after, verdict
 }
 
 // Class is the closed set of what an attempt comes to, the label of the metrics:

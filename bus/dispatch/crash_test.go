@@ -33,11 +33,13 @@ type world struct {
 	ops    int // log operations until the next crash or fault
 	mu     sync.Mutex
 	acked  map[string]bool
+	poison map[string]bool // rejected once: what comes of it later has no order
+	order  map[string]int  // the rank of each event within its key
 	a, b   *far
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{random: rand.New(rand.NewPCG(seed, 1)), acked: map[string]bool{}}
+	w := &world{random: rand.New(rand.NewPCG(seed, 1)), acked: map[string]bool{}, poison: map[string]bool{}, order: map[string]int{}}
 	w.a = newFar(w.flaky)
 	w.b = newFar(nil)
 	return w
@@ -50,7 +52,7 @@ func (w *world) n(n int) int {
 }
 
 // flaky is a far side that fails, hangs and rejects at random.
-func (w *world) flaky(ctx context.Context, _ sinks.Delivery) error {
+func (w *world) flaky(ctx context.Context, d sinks.Delivery) error {
 	switch w.n(12) {
 	case 0:
 		return sinks.Answered(503, nil)
@@ -64,6 +66,9 @@ func (w *world) flaky(ctx context.Context, _ sinks.Delivery) error {
 		}
 	case 3:
 		if w.n(4) == 0 {
+			w.mu.Lock()
+			w.poison[d.Event.ID()] = true
+			w.mu.Unlock()
 			return sinks.Answered(400, nil)
 		}
 	}
@@ -88,7 +93,10 @@ func (w *world) hook(_ context.Context, op memlog.Op) error {
 }
 
 func (w *world) table(t *testing.T) dispatch.Table {
-	return one(t, spec("a", w.a, func(o *dispatch.Options) { o.Concurrency = 4 }), spec("b", w.b, nil))
+	return one(t, spec("a", w.a, func(o *dispatch.Options) {
+		o.Concurrency = 4
+		o.OrderBy = "subject"
+	}), spec("b", w.b, nil))
 }
 
 // life runs one process until its log crashes, or to the end when it does not.
@@ -113,7 +121,10 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 				ids := names(fmt.Sprintf("l%d.p%d.%d.", life, p, i), 1+w.n(4))
 				var events []bus.Event
 				for _, id := range ids {
-					events = append(events, event(t, id))
+					events = append(events, keyed(t, id, strconv.Itoa(p)))
+					w.mu.Lock()
+					w.order[id] = len(w.order)
+					w.mu.Unlock()
 				}
 				results, _ := pub.Publish(t.Context(), events...)
 				w.mu.Lock()
@@ -189,11 +200,41 @@ func history(t *testing.T, seed uint64) {
 	for _, l := range letters {
 		dead[l.Sink+"/"+l.Event.ID()] = true
 	}
+	w.checkOrder(t, seed)
 	for id := range w.acked {
 		for name, f := range map[string]*far{"a": w.a, "b": w.b} {
 			if f.times(id) == 0 && !dead[name+"/"+id] {
 				t.Errorf("seed %d: event %s was acknowledged and never reached sink %s", seed, id, name)
 			}
 		}
+	}
+}
+
+func keyed(t *testing.T, id, key string) bus.Event {
+	t.Helper()
+	e, err := event(t, id).With(bus.Attr{Name: "subject", Value: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// checkOrder looks at the first delivery of each event to the ordered sink: within
+// a key they have come in the order of their acceptance, through failures, spills
+// and crashes.
+func (w *world) checkOrder(t *testing.T, seed uint64) {
+	t.Helper()
+	last := map[string]string{}
+	seen := map[string]bool{}
+	for _, id := range w.a.order {
+		if seen[id] || w.poison[id] {
+			continue
+		}
+		seen[id] = true
+		key := w.a.keys[id]
+		if before, ok := last[key]; ok && w.order[before] > w.order[id] {
+			t.Errorf("seed %d: key %s: event %s came after %s", seed, key, id, before)
+		}
+		last[key] = id
 	}
 }

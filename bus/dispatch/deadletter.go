@@ -61,6 +61,7 @@ type deadLetters struct {
 
 	mu     sync.Mutex
 	counts map[string]int // by sink
+	known  bus.Position   // those below it are counted
 }
 
 func newDeadLetters(d *Dispatcher) *deadLetters {
@@ -98,7 +99,7 @@ func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
 		}
 		d.dead.count(dv.sink, 1)
 		l.metrics.buried(dv.rule, m.Reason)
-		l.settle(dv)
+		l.end(dv)
 	}})
 	if err != nil { // shutting down
 		l.leave(dv)
@@ -222,12 +223,14 @@ func (d *Dispatcher) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (
 
 // recover counts what an earlier process left in the packs up to head.
 func (dl *deadLetters) recover(ctx context.Context, head uint64) error {
-	return dl.walk(ctx, bus.Position{}, func(letter *DeadLetter, _ int) bool {
+	return dl.walk(ctx, dl.known, func(letter *DeadLetter, _ int) bool {
 		pos, _ := bus.ParsePosition(letter.ID)
-		if pos.Seq <= head {
-			dl.d.lane(letter.Sink)
-			dl.count(letter.Sink, 1)
+		if pos.Seq > head {
+			return false
 		}
-		return pos.Seq < head
+		dl.d.lane(letter.Sink)
+		dl.count(letter.Sink, 1)
+		dl.known = bus.Position{Seq: pos.Seq, Index: pos.Index + 1}
+		return true
 	})
 }

@@ -28,6 +28,9 @@ type delivery struct {
 	origin  origin    // the durable record that covers the delivery now
 	offered time.Time // when the lane got it
 	state   state     // guarded by the lane's mutex
+
+	key      string // of order_by
+	reserved bool   // it has taken its key while it waits for its next attempt
 }
 
 // origin is the record that covers a delivery: the event in EVENTS that it comes
@@ -134,7 +137,7 @@ func (d *delivery) meta() meta {
 func (d *delivery) successor(o origin) *delivery {
 	return &delivery{
 		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted,
-		attempts: slices.Clip(d.attempts), due: d.due, origin: o,
+		attempts: slices.Clip(d.attempts), due: d.due, origin: o, key: d.key,
 	}
 }
 

@@ -27,12 +27,13 @@ type far struct {
 	order  []string
 	tries  int
 	ids    map[string]map[string]bool // delivery ids by event id
+	keys   map[string]string          // the subject by event id
 	answer func(ctx context.Context, d sinks.Delivery) error
 	closed int
 }
 
 func newFar(answer func(ctx context.Context, d sinks.Delivery) error) *far {
-	return &far{got: map[string]int{}, ids: map[string]map[string]bool{}, answer: answer}
+	return &far{got: map[string]int{}, ids: map[string]map[string]bool{}, keys: map[string]string{}, answer: answer}
 }
 
 func (f *far) Deliver(ctx context.Context, d sinks.Delivery) error {
@@ -51,6 +52,7 @@ func (f *far) Deliver(ctx context.Context, d sinks.Delivery) error {
 		f.ids[id] = map[string]bool{}
 	}
 	f.ids[id][d.ID] = true
+	f.keys[id] = d.Event.Subject()
 	if err == nil {
 		f.got[id]++
 		f.order = append(f.order, id)

@@ -51,7 +51,8 @@ type Dispatcher struct {
 	background, writers, work sync.WaitGroup
 	started                   atomic.Bool // the writers run
 	stop                      sync.Once
-	recovered                 bool // what is saved may be replaced
+	recovered                 bool        // what is saved may be replaced
+	retriesKnown              atomic.Bool // the retries of an earlier process are in memory
 }
 
 // Config is what a Dispatcher is made of.
@@ -211,14 +212,23 @@ func (d *Dispatcher) recoverLater(h heads) {
 	if h.retries.Packs > 0 {
 		d.untilDone("retries", func() error { return d.retries.recover(d.intake, h.retries.Last) })
 	}
+	d.retriesKnown.Store(true)
+	for _, l := range d.allLanes() {
+		l.wake()
+	}
 	if h.dead.Packs > 0 {
 		d.untilDone("dead letters", func() error { return d.dead.recover(d.intake, h.dead.Last) })
 	}
 }
 
 func (d *Dispatcher) untilDone(what string, do func() error) {
-	if err := do(); err != nil && d.intake.Err() == nil {
-		d.log.Error("cannot recover everything; the next start tries again", "what", what, "err", err)
+	for d.intake.Err() == nil {
+		err := do()
+		if err == nil {
+			return
+		}
+		d.log.Error("cannot recover everything; trying again", "what", what, "err", err)
+		pause(d.intake, time.Second)
 	}
 }
 
@@ -364,13 +374,15 @@ func (d *Dispatcher) sweep(ctx context.Context) {
 
 // wakeAt lets a lane look again at a time.
 func (d *Dispatcher) wakeAt(l *lane, at time.Time) {
-	time.AfterFunc(time.Until(at), func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if !l.stopped {
-			l.refresh()
-		}
-	})
+	time.AfterFunc(time.Until(at), l.wake)
+}
+
+func (l *lane) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.stopped {
+		l.refresh()
+	}
 }
 
 // closeUnused closes a retired sink once the last attempt has left it. The caller

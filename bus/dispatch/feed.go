@@ -126,7 +126,7 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 			l.metrics.entered(d.rule, fromStore)
 		}
 		d.offered = now
-		l.queue.push(d)
+		l.queue.pushBacklog(d)
 	}
 	l.readTo = pack.Seq + 1
 	l.unread--
@@ -147,15 +147,79 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 }
 
 // caughtUp goes back to the direct way once the backlog has been read. What is
-// still on its way into the backlog is read later; without order_by it need not
+// still on its way into the backlog is read later: without order_by it need not
 // come first. The caller holds the lock.
 func (l *lane) caughtUp() {
-	if l.unread > 0 {
+	if l.unread > 0 || !l.spillover {
+		return
+	}
+	if l.ordered() && (l.spilling > 0 || l.queue.apart > 0) {
 		return
 	}
 	l.spillover = false
 	l.old = 0
 	l.oldest = time.Time{}
+	for _, d := range l.closing {
+		l.queue.push(d)
+	}
+	l.closing = nil
+	l.dispatch(time.Now())
+}
+
+// unpark reads the next deliveries of a key that was held up.
+func (l *lane) unpark(key string, k *orderKey) {
+	for {
+		l.mu.Lock()
+		places := l.queue.unpark(k)
+		l.mu.Unlock()
+		read, err := l.readPlaces(places)
+		if err != nil {
+			return // the bus is stopping: their records cover them
+		}
+		l.mu.Lock()
+		more := l.queue.unparked(key, k, read)
+		if more == nil {
+			l.caughtUp()
+			l.dispatch(time.Now())
+			l.mu.Unlock()
+			return
+		}
+		k.loading = true
+		l.mu.Unlock()
+	}
+}
+
+// readPlaces reads deliveries from the backlog by their places.
+func (l *lane) readPlaces(places []bus.Position) (read []*delivery, err error) {
+	var pack bus.Pack
+	for _, pos := range places {
+		for pack.Seq != pos.Seq {
+			if pack, err = l.d.backlogStream.Get(l.d.intake, pos.Seq); err == nil {
+				break
+			}
+			if errors.Is(err, bus.ErrNotFound) {
+				pack = bus.Pack{Seq: pos.Seq}
+				break
+			}
+			if pause(l.d.intake, time.Second); l.d.intake.Err() != nil {
+				return nil, err
+			}
+		}
+		if pos.Index >= len(pack.Records) {
+			l.d.damaged(bus.Backlog, pos, bus.ErrNotFound)
+			l.books.settle(pos)
+			continue
+		}
+		d, err := decodeDelivery(pack.Records[pos.Index], l.name)
+		if err != nil {
+			l.d.damaged(bus.Backlog, pos, err)
+			l.books.settle(pos)
+			continue
+		}
+		d.origin = origin{l.books, pos}
+		read = append(read, d)
+	}
+	return read, nil
 }
 
 // decode makes deliveries of the records of a pack that are not settled.

@@ -34,7 +34,10 @@ type lane struct {
 	workers   int
 	hold      *Hold // paused or disabled
 	breaker   breaker
+	pace      pace
+	budget    budget
 	stopped   bool
+	orderBy   string
 	spillover bool           // new deliveries go to the backlog
 	spilling  int            // deliveries on their way to the backlog
 	unread    int            // packs of the backlog that the feed has not read
@@ -43,6 +46,7 @@ type lane struct {
 	ghosts    map[uint64]int // by pack not read yet: records of deliveries that were under way
 	oldest    time.Time
 	detached  map[bus.Position]*delivery
+	closing   []*delivery // order_by: what waits, in memory, for the end of the spill
 	feeding   bool
 	readTo    uint64        // the number after the last pack that the feed has read
 	room      chan struct{} // tells the feed that something has changed
@@ -89,13 +93,40 @@ func (l *lane) offer(d *delivery) {
 	defer l.mu.Unlock()
 	d.offered = time.Now()
 	d.state = queued
-	if l.spillover || l.full() || l.blocked(d.offered) {
-		l.spillover = true
+	switch {
+	case d.reserved:
+		l.queue.pushHead(d) // it has its key, and a record of its own
+	case l.canClose() && len(l.closing) < queueDeliveries:
+		l.closing = append(l.closing, d)
+		return
+	case l.spillover || l.full() || l.blocked(d.offered):
+		l.spillMore()
 		l.spill(d)
 		return
+	default:
+		l.queue.push(d)
 	}
-	l.queue.push(d)
 	l.dispatch(d.offered)
+}
+
+// spillMore sends new deliveries to the backlog from now on.
+func (l *lane) spillMore() {
+	l.spillover = true
+	closing := l.closing
+	l.closing = nil
+	for _, d := range closing {
+		l.spill(d)
+	}
+}
+
+// ordered tells whether deliveries of one key keep their order.
+func (l *lane) ordered() bool { return l.queue.keyOf != nil }
+
+// canClose tells whether all that keeps an ordered lane from the direct way is
+// the last of the backlog, on its way to the disk and back: what comes now waits
+// for that in memory, or the lane would never catch up with a steady stream.
+func (l *lane) canClose() bool {
+	return l.ordered() && l.spillover && l.unread == 0 && l.queue.apart == 0 && l.spilling > 0 && !l.blocked(time.Now())
 }
 
 func (l *lane) full() bool {
@@ -104,12 +135,13 @@ func (l *lane) full() bool {
 
 // blocked tells whether no attempt may start at all.
 func (l *lane) blocked(now time.Time) bool {
-	return l.conf == nil || l.hold != nil || l.stopped || l.breaker.shut(now)
+	return l.conf == nil || l.hold != nil || l.stopped || l.breaker.shut(now) ||
+		l.ordered() && !l.d.retriesKnown.Load() // they come first
 }
 
 // dispatch starts workers for what is queued.
 func (l *lane) dispatch(now time.Time) {
-	for l.queue.len() > 0 && l.workers < l.limit() && !l.blocked(now) {
+	for l.queue.runnable() > 0 && l.workers < l.limit() && !l.blocked(now) {
 		d := l.queue.pop()
 		l.take(d)
 		l.workers++
@@ -126,7 +158,7 @@ func (l *lane) limit() int {
 	case l.breaker.open:
 		return 1
 	}
-	return l.conf.options.Concurrency
+	return l.pace.allowed()
 }
 
 func (l *lane) take(d *delivery) {
@@ -146,7 +178,7 @@ func (l *lane) work(d *delivery) {
 func (l *lane) next() *delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.queue.len() == 0 || l.workers > l.limit() || l.blocked(time.Now()) {
+	if l.queue.runnable() == 0 || l.workers > l.limit() || l.blocked(time.Now()) {
 		l.workers--
 		l.nudgeFeed()
 		return nil
@@ -181,6 +213,7 @@ func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
 		l.depth++
 		l.written(pos, n)
 	}
+	l.caughtUp()
 	l.mu.Unlock()
 	if err != nil {
 		l.d.abandoned(d, err)
@@ -208,26 +241,37 @@ func (l *lane) sweep(now time.Time) {
 		return
 	}
 	late := now.Add(-time.Duration(l.conf.options.SpillAfter))
-	if d := l.queue.peek(); d != nil && d.origin.ledger == l.d.events && d.offered.Before(late) {
+	old := func(d *delivery) bool { return d.origin.ledger == l.d.events && d.offered.Before(late) }
+	waiting := len(l.closing) > 0 && old(l.closing[0])
+	l.queue.oldest(func(d *delivery) { waiting = waiting || old(d) })
+	if waiting {
 		l.flush()
 	}
 	for d := range l.running {
-		if d.state == running && d.origin.ledger == l.d.events && d.offered.Before(late) {
+		if d.state == running && old(d) {
 			l.detach(d)
 		}
 	}
 	l.dispatch(now)
 }
 
-// flush spills what is queued on the direct way. What came from the backlog has
-// its record already.
+// flush spills what waits on the direct way. What has a record of its own stays.
 func (l *lane) flush() {
-	direct := l.queue.take(func(d *delivery) bool { return d.origin.ledger != l.books })
-	if len(direct) > 0 {
-		l.spillover = true
+	direct := func(d *delivery) bool { return d.origin.ledger == l.d.events }
+	if l.ordered() {
+		// What runs comes before what waits behind it, in the backlog too.
+		for d := range l.running {
+			if d.state == running && direct(d) {
+				l.detach(d)
+			}
+		}
 	}
-	for _, d := range direct {
-		l.spill(d)
+	waiting := l.queue.take(direct)
+	if len(waiting)+len(l.closing) > 0 {
+		for _, d := range waiting {
+			l.spill(d)
+		}
+		l.spillMore()
 	}
 }
 
@@ -264,6 +308,20 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 	// Either the event's record is not needed any more or, when the attempt ended
 	// meanwhile, the new one is not.
 	own.settle()
+}
+
+// end ends a delivery for good: it was delivered, or is a dead letter.
+func (l *lane) end(d *delivery) {
+	l.settle(d)
+	if !l.ordered() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if parked := l.queue.release(d); parked != nil {
+		l.d.work.Go(func() { l.unpark(d.key, parked) })
+	}
+	l.dispatch(time.Now())
 }
 
 // settle ends a delivery's stay in the lane: the record that covers it is not
@@ -312,7 +370,30 @@ func (l *lane) configure(conf *laneConf) {
 		l.d.closeUnused(old)
 	}
 	l.breaker = breaker{}
+	if conf != nil {
+		l.pace = newPace(conf.options.Concurrency)
+		l.budget = budget{share: float64(conf.options.Retry.budget()) / 100}
+		l.reorder(conf.options.OrderBy)
+	}
 	l.refresh()
+}
+
+// reorder changes what the order of the queue goes by.
+func (l *lane) reorder(by string) {
+	if by == l.orderBy {
+		return
+	}
+	l.orderBy = by
+	l.flush()
+	kept := l.queue.take(func(*delivery) bool { return true })
+	l.queue = queue{keyOf: keyFunc(by), keys: map[string]*orderKey{}}
+	for d := range l.running {
+		l.queue.reserve(d)
+	}
+	for _, d := range kept {
+		d.reserved = false
+		l.queue.push(d)
+	}
 }
 
 // refresh acts on a change of what may pass. The caller holds the lock.

@@ -11,25 +11,28 @@ import (
 // the config. Start from DefaultOptions.
 type Options struct {
 	Timeout      value.Duration `yaml:"timeout" doc:"How long one attempt may take, at most 15m."`
-	Concurrency  int            `yaml:"concurrency" doc:"How many attempts may run at the same time."`
+	Concurrency  Concurrency    `yaml:"concurrency" doc:"How many attempts may run at the same time: a number, or auto to find out. Fewer run while the sink answers 429, and after an outage."`
 	Rate         value.Rate     `yaml:"rate" doc:"How many attempts may start in a time, such as 100/s; unlimited when left out."`
 	Retry        Retry          `yaml:"retry" doc:"When a failed delivery is tried again, and when it is given up."`
+	OrderBy      string         `yaml:"order_by" doc:"Keeps the order of events with the same key: an attribute such as subject, or data. and a gjson path."`
+	OnPoison     string         `yaml:"on_poison" enum:"block,dead_letter" doc:"What happens to an event of an ordered sink that is given up: dead_letter lets those behind it go on, block tries it for ever."`
 	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
 	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
 	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed."`
-	Verdicts     map[int]string `yaml:"verdicts" doc:"What a status means here: retry, permanent or delivered. Overrides the default table."`
+	Verdicts     map[int]string `yaml:"verdicts" enum:"retry,permanent,delivered" doc:"What a status means here: retry, permanent or delivered. Overrides the default table."`
 }
 
 // Retry says when a failed delivery is tried again. A preset fills in what is
 // not given; a schedule replaces the exponential delays.
 type Retry struct {
-	Preset      string           `yaml:"preset" doc:"default, eventbridge, fast, standard-webhooks or none."`
+	Preset      string           `yaml:"preset" enum:"default,eventbridge,fast,standard-webhooks,none" doc:"default, eventbridge, fast, standard-webhooks or none."`
 	MaxAttempts int              `yaml:"max_attempts" doc:"How many attempts there are in all; 0 for as many as fit in max_age."`
 	MaxAge      value.Duration   `yaml:"max_age" doc:"How long after it was accepted an event is still tried."`
 	Initial     value.Duration   `yaml:"initial" doc:"The delay before the second attempt."`
 	Max         value.Duration   `yaml:"max" doc:"The longest delay between two attempts."`
 	Multiplier  float64          `yaml:"multiplier" doc:"How much longer each delay is than the one before."`
-	Jitter      string           `yaml:"jitter" doc:"full (anything up to the delay), equal (at least half of it) or none."`
+	Jitter      string           `yaml:"jitter" enum:"full,equal,none" doc:"full (anything up to the delay), equal (at least half of it) or none."`
+	Budget      int              `yaml:"budget" doc:"How many retries there may be for each hundred first attempts; ten a second are always allowed. 20 when left out."`
 	Schedule    []value.Duration `yaml:"schedule" doc:"The delays one by one; after the last the delivery is given up."`
 }
 
@@ -41,6 +44,20 @@ type Breaker struct {
 	ProbeMax   value.Duration `yaml:"probe_max" doc:"The longest wait between two probes."`
 }
 
+// What OnPoison can be.
+const (
+	PoisonDies   = "dead_letter"
+	PoisonBlocks = "block"
+)
+
+// budget is the retries for each hundred first attempts.
+func (r Retry) budget() int {
+	if r.Budget == 0 {
+		return 20
+	}
+	return r.Budget
+}
+
 // MaxTimeout is the longest attempt there is.
 const MaxTimeout = 15 * time.Minute
 
@@ -48,6 +65,7 @@ const MaxTimeout = 15 * time.Minute
 func DefaultOptions() Options {
 	return Options{
 		Timeout:      value.Duration(30 * time.Second),
+		OnPoison:     PoisonDies,
 		Concurrency:  32,
 		SpillAfter:   value.Duration(time.Second),
 		StartupGrace: value.Duration(time.Minute),
@@ -65,8 +83,14 @@ func (o Options) Validate() []value.Fault {
 	if t := time.Duration(o.Timeout); t <= 0 || t > MaxTimeout {
 		fault("timeout", "must be more than 0 and at most %s, is %s", value.Duration(MaxTimeout), o.Timeout)
 	}
-	if o.Concurrency < 1 || o.Concurrency > 10000 {
-		fault("concurrency", "must be from 1 to 10000, is %d", o.Concurrency)
+	if o.Concurrency < 0 || o.Concurrency > maxConcurrency {
+		fault("concurrency", "must be auto or from 1 to %d, is %d", maxConcurrency, o.Concurrency)
+	}
+	if o.OnPoison != PoisonDies && o.OnPoison != PoisonBlocks {
+		fault("on_poison", "%q is not block or dead_letter", o.OnPoison)
+	}
+	if o.OnPoison == PoisonBlocks && o.OrderBy == "" {
+		fault("on_poison", "block needs order_by: without an order nothing waits behind an event")
 	}
 	if time.Duration(o.SpillAfter) < 10*time.Millisecond {
 		fault("spill_after", "must be at least 10ms, is %s", o.SpillAfter)
@@ -85,10 +109,10 @@ func (o Options) Validate() []value.Fault {
 	}
 	for status, verdict := range o.Verdicts {
 		if status < 100 || status > 599 {
-			fault("verdicts", "%d is not an HTTP status", status)
+			fault(fmt.Sprintf("verdicts.%d", status), "%d is not an HTTP status", status)
 		}
 		if _, ok := verdictNames[verdict]; !ok {
-			fault("verdicts", "%d: %q is not retry, permanent or delivered", status, verdict)
+			fault(fmt.Sprintf("verdicts.%d", status), "%q is not retry, permanent or delivered", verdict)
 		}
 	}
 	return append(faults, o.Retry.validate()...)
@@ -104,6 +128,9 @@ func (r Retry) validate() []value.Fault {
 	}
 	if r.MaxAttempts < 0 {
 		fault("max_attempts", "must not be negative")
+	}
+	if r.Budget < 0 {
+		fault("budget", "must not be negative")
 	}
 	if r.Multiplier != 0 && r.Multiplier < 1 {
 		fault("multiplier", "must be at least 1")

@@ -142,7 +142,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	for _, f := range o.Validate() {
 		keys[f.Key] = true
 	}
-	for _, key := range []string{"timeout", "concurrency", "spill_after", "breaker.probe_after", "breaker.probe_max", "verdicts",
+	for _, key := range []string{"timeout", "on_poison", "spill_after", "breaker.probe_after", "breaker.probe_max", "verdicts.42",
 		"retry.preset", "retry.max_attempts", "retry.multiplier", "retry.initial", "retry.jitter"} {
 		if !keys[key] {
 			t.Errorf("no fault at %s", key)

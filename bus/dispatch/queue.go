@@ -1,58 +1,263 @@
 package dispatch
 
-// queue is a FIFO of deliveries that knows how many bytes it holds.
+import (
+	"slices"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"sluice/bus"
+)
+
+// queue holds what waits in a lane. Without order it is a FIFO. With order_by it
+// is a FIFO for each key: a delivery is ready only when no other of its key is
+// ready, running or waiting for its next attempt, so that one key never holds up
+// another. It is guarded by its lane's mutex.
 type queue struct {
-	items []*delivery
-	head  int
+	ready fifo
+	keyOf func(bus.Event) string // nil: no order
+	keys  map[string]*orderKey   // the keys that are taken
+	held  int                    // deliveries in memory behind a taken key
+	apart int                    // deliveries that are parked
 	bytes int
 }
 
-func (q *queue) len() int { return len(q.items) - q.head }
-
-func (q *queue) push(d *delivery) {
-	q.items = append(q.items, d)
-	q.bytes += d.event.Size()
+// orderKey is what waits behind one key that is taken.
+type orderKey struct {
+	taken   int // deliveries that are ready, running or waiting for an attempt
+	waiting []*delivery
+	// parked are further ones, as places in the backlog: a key that is held up
+	// for long costs little memory.
+	parked  []bus.Position
+	loading bool
 }
 
-func (q *queue) peek() *delivery {
-	if q.len() == 0 {
+// parkAfter is how many deliveries of one key wait in memory.
+const parkAfter = 8
+
+// keyFunc reads the key of order_by: an attribute's name, or data. and a gjson
+// path. What an event lacks is the empty key, which is ordered too.
+func keyFunc(by string) func(bus.Event) string {
+	path, inData := strings.CutPrefix(by, "data.")
+	switch {
+	case by == "":
+		return nil
+	case inData:
+		return func(e bus.Event) string {
+			if !e.DataIsJSON() {
+				return ""
+			}
+			return gjson.GetBytes(e.Data(), path).String()
+		}
+	}
+	return func(e bus.Event) string { return e.Get(by) }
+}
+
+// len is the number of deliveries in memory.
+func (q *queue) len() int { return q.ready.len() + q.held }
+
+// runnable is the number of those that may run now.
+func (q *queue) runnable() int { return q.ready.len() }
+
+// push adds a delivery behind those of its key.
+func (q *queue) push(d *delivery) {
+	q.bytes += d.event.Size()
+	if q.keyOf == nil {
+		q.ready.push(d)
+		return
+	}
+	k := q.key(d)
+	if k.taken == 0 && !k.loading {
+		k.taken++
+		q.ready.push(d)
+		return
+	}
+	k.waiting = append(k.waiting, d)
+	q.held++
+}
+
+// key is the entry of a delivery's key.
+func (q *queue) key(d *delivery) *orderKey {
+	d.key = q.keyOf(d.event)
+	k := q.keys[d.key]
+	if k == nil {
+		k = &orderKey{}
+		q.keys[d.key] = k
+	}
+	return k
+}
+
+// pushBacklog adds a delivery that was read from the backlog. When its key is
+// held up, only its place is kept.
+func (q *queue) pushBacklog(d *delivery) {
+	if q.keyOf != nil {
+		if k := q.key(d); len(k.parked) > 0 || k.loading || k.taken > 0 && len(k.waiting) >= parkAfter {
+			k.parked = append(k.parked, d.origin.pos)
+			q.apart++
+			return
+		}
+	}
+	q.push(d)
+}
+
+// reserve takes a delivery's key for it: it waits for an attempt somewhere else.
+func (q *queue) reserve(d *delivery) {
+	if q.keyOf != nil {
+		q.key(d).taken++
+		d.reserved = true
+	}
+}
+
+// unpark takes the next places of a key that are to be read from the backlog.
+func (q *queue) unpark(k *orderKey) []bus.Position {
+	n := min(parkAfter, len(k.parked))
+	places := slices.Clone(k.parked[:n])
+	k.parked = slices.Delete(k.parked, 0, n)
+	q.apart -= n
+	return places
+}
+
+// unparked adds what was read from the places that unpark gave.
+func (q *queue) unparked(key string, k *orderKey, read []*delivery) (more *orderKey) {
+	k.loading = false
+	for _, d := range read {
+		d.key = key
+		k.waiting = append(k.waiting, d)
+		q.held++
+		q.bytes += d.event.Size()
+	}
+	return q.promote(key, k)
+}
+
+// pushHead adds a delivery that has taken its key already.
+func (q *queue) pushHead(d *delivery) {
+	q.bytes += d.event.Size()
+	q.ready.push(d)
+}
+
+// pop takes the next delivery that may run; it keeps its key until release.
+func (q *queue) pop() *delivery {
+	d := q.ready.pop()
+	if d != nil {
+		q.bytes -= d.event.Size()
+	}
+	return d
+}
+
+// release gives a delivery's key to the next one that waits for it. parked tells
+// that this one has to be read from the backlog first.
+func (q *queue) release(d *delivery) (parked *orderKey) {
+	if q.keyOf == nil {
 		return nil
 	}
-	return q.items[q.head]
+	k := q.keys[d.key]
+	if k == nil || k.taken == 0 {
+		return nil
+	}
+	k.taken--
+	return q.promote(d.key, k)
 }
 
-func (q *queue) pop() *delivery {
-	d := q.peek()
+// promote makes the first that waits for a free key ready.
+func (q *queue) promote(key string, k *orderKey) (parked *orderKey) {
+	switch {
+	case k.taken > 0 || k.loading:
+	case len(k.waiting) > 0:
+		k.taken++
+		q.held--
+		q.ready.push(k.waiting[0])
+		k.waiting = slices.Delete(k.waiting, 0, 1)
+	case len(k.parked) > 0:
+		k.loading = true
+		return k
+	default:
+		delete(q.keys, key)
+	}
+	return nil
+}
+
+// take removes the deliveries that pick chooses: those of a key in their order.
+func (q *queue) take(pick func(*delivery) bool) []*delivery {
+	taken := q.ready.take(pick)
+	for _, d := range taken {
+		if k := q.keys[d.key]; q.keyOf != nil && k != nil {
+			k.taken--
+		}
+	}
+	for key, k := range q.keys {
+		k.waiting = slices.DeleteFunc(k.waiting, func(d *delivery) bool {
+			if pick(d) {
+				taken = append(taken, d)
+				q.held--
+				return true
+			}
+			return false
+		})
+		q.promote(key, k)
+	}
+	for _, d := range taken {
+		q.bytes -= d.event.Size()
+	}
+	return taken
+}
+
+// oldest calls visit with the deliveries of which one has waited longest.
+func (q *queue) oldest(visit func(*delivery)) {
+	if d := q.ready.peek(); d != nil {
+		visit(d)
+	}
+	for _, k := range q.keys {
+		if len(k.waiting) > 0 {
+			visit(k.waiting[0])
+		}
+	}
+}
+
+// fifo is a queue of deliveries.
+type fifo struct {
+	items []*delivery
+	head  int
+}
+
+func (f *fifo) len() int { return len(f.items) - f.head }
+
+func (f *fifo) push(d *delivery) { f.items = append(f.items, d) }
+
+func (f *fifo) peek() *delivery {
+	if f.len() == 0 {
+		return nil
+	}
+	return f.items[f.head]
+}
+
+func (f *fifo) pop() *delivery {
+	d := f.peek()
 	if d == nil {
 		return nil
 	}
-	q.items[q.head] = nil
-	q.head++
-	q.bytes -= d.event.Size()
-	if q.head == len(q.items) {
-		q.items, q.head = q.items[:0], 0
-		if cap(q.items) > 64 {
-			q.items = nil
-		}
-	} else if q.head > 1024 && q.head > len(q.items)/2 {
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
+	f.items[f.head] = nil
+	f.head++
+	switch {
+	case f.head < len(f.items) && (f.head < 1024 || f.head < len(f.items)/2):
+	case f.head == len(f.items) && cap(f.items) > 64:
+		f.items, f.head = nil, 0
+	default:
+		n := copy(f.items, f.items[f.head:])
+		clear(f.items[n:])
+		f.items, f.head = f.items[:n], 0
 	}
 	return d
 }
 
 // take removes the deliveries that pick chooses, in order.
-func (q *queue) take(pick func(*delivery) bool) []*delivery {
-	var taken, kept []*delivery
-	for _, d := range q.items[q.head:] {
+func (f *fifo) take(pick func(*delivery) bool) (taken []*delivery) {
+	f.items = slices.DeleteFunc(f.items[f.head:], func(d *delivery) bool {
 		if pick(d) {
 			taken = append(taken, d)
-			q.bytes -= d.event.Size()
-		} else {
-			kept = append(kept, d)
+			return true
 		}
-	}
-	q.items, q.head = kept, 0
+		return false
+	})
+	f.head = 0
 	return taken
 }

@@ -21,6 +21,7 @@ type retries struct {
 	heap   retryHeap
 	bytes  int // of the deliveries kept in memory
 	counts map[string]int
+	known  uint64 // the packs below it are recovered
 	wake   chan struct{}
 }
 
@@ -30,6 +31,8 @@ type retry struct {
 	pos  bus.Position
 	sink string
 	d    *delivery // nil: read it when it is due
+	// reserved: the delivery holds its key of order_by meanwhile.
+	reserved bool
 }
 
 const (
@@ -56,7 +59,9 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 			return
 		}
 		r.books.begin(pos.Seq, n, 0)
-		r.add(retry{due: due, pos: pos, sink: d.sink, d: d.successor(origin{r.books, pos})})
+		again := d.successor(origin{r.books, pos})
+		again.reserved = l.ordered() // the delivery keeps its key
+		r.add(retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved})
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}
@@ -153,7 +158,26 @@ func (r *retries) bring(ctx context.Context, w retry) {
 		}
 		w.d = d
 	}
-	r.d.lane(w.sink).offer(w.d)
+	l := r.d.lane(w.sink)
+	if !l.mayRetry(w) {
+		w.due = time.Now().Add(budgetPause)
+		r.add(w)
+		return
+	}
+	l.offer(w.d)
+}
+
+// budgetPause is how long a retry waits that is beyond the sink's budget.
+const budgetPause = 200 * time.Millisecond
+
+// mayRetry tells whether a retry is within the sink's budget.
+func (l *lane) mayRetry(w retry) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w.reserved && !w.d.reserved && l.ordered() {
+		w.d.key, w.d.reserved = l.queue.keyOf(w.d.event), true
+	}
+	return l.budget.take(time.Now())
 }
 
 func (r *retries) load(ctx context.Context, w retry) (*delivery, error) {
@@ -174,9 +198,10 @@ func (r *retries) load(ctx context.Context, w retry) (*delivery, error) {
 
 // recover reads what an earlier process left: the packs up to head.
 func (r *retries) recover(ctx context.Context, head uint64) error {
-	err := eachPack(ctx, r.d.retryStream, 1, func(pack bus.Pack) bool {
+	err := eachPack(ctx, r.d.retryStream, max(r.known, 1), func(pack bus.Pack) bool {
 		if pack.Seq <= head {
 			r.recoverPack(pack)
+			r.known = pack.Seq + 1
 		}
 		return pack.Seq < head
 	})
@@ -201,8 +226,12 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		}
 		d.origin = origin{r.books, pos}
 		// The sink may be gone from the config: it keeps a lane all the same.
-		r.d.lane(pack.Key).metrics.entered(d.rule, fromStore)
-		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d})
+		l := r.d.lane(pack.Key)
+		l.metrics.entered(d.rule, fromStore)
+		l.mu.Lock()
+		l.queue.reserve(d)
+		l.mu.Unlock()
+		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved})
 	}
 	r.books.read(pack.Seq)
 }

@@ -52,14 +52,14 @@ func (l *lane) status() SinkStatus {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len(), len(l.running)
-	s.Backlog = l.depth + l.old + l.spilling
+	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len()+len(l.closing), len(l.running)
+	s.Backlog = l.depth + l.old + l.spilling + l.queue.apart
 	s.LastOK, s.LastError, s.LastErrorAt = l.lastOKAt, l.lastErr, l.lastErrAt
 	if !l.oldest.IsZero() {
 		s.OldestAge = time.Since(l.oldest)
 	}
 	if l.conf != nil {
-		s.Concurrency = l.conf.options.Concurrency
+		s.Concurrency = l.limit()
 	}
 	switch {
 	case l.conf == nil:
@@ -143,10 +143,10 @@ func (d *Dispatcher) Balance() (b Balance) {
 		b.Entered += live.entered.Load()
 		b.Delivered += live.delivered.Load()
 		b.Dead += live.dead.Load()
-		b.Queued += int64(l.queue.len())
+		b.Queued += int64(l.queue.len() + len(l.closing))
 		b.Running += int64(len(l.running))
 		b.Spilling += int64(l.spilling)
-		b.Backlog += int64(l.depth)
+		b.Backlog += int64(l.depth + l.queue.apart)
 		l.mu.Unlock()
 		b.Retries += int64(l.d.retries.waiting(l.name))
 	}
