@@ -16,12 +16,12 @@
 // was asked for and there is no consumer to lose: 180,000 packs of one such record
 // per second, or 900,000 records in packs of 512.
 //
-// Measured on 2 shared cores with records of 1 KiB: appends with Sync always 0.6 to
-// 1.3 ms, so 32,000 records per second in packs of 64 and 63,000 in packs of 512;
-// without 26 µs, 180 µs and 1.5 ms for packs of 1, 64 and 512. How the request is
-// made (ours, nats.go's Request, its Publish) makes no difference that could be
-// measured. A removal costs one fsync, 1,500 a second, unless it takes the oldest
-// packs, which go at once: 27,000 to 43,000 a second in groups of 100.
+// Measured on 2 shared, busy cores with records of 1 KiB: an append of 1, 64 and 512
+// records takes 0.6 to 1.3, 2 and 8 ms with Sync always, so up to 32,000 records a
+// second in packs of 64 and 63,000 in packs of 512; 0.03, 0.2 to 0.4 and 1.5 ms with
+// an interval. How the request is made (ours, nats.go's Request, its Publish) made no
+// difference beyond the noise. A removal costs one fsync, 1,500 a second, unless it
+// takes the oldest packs, which go at once: 27,000 to 43,000 a second in groups of 100.
 //
 // # What it guards against
 //

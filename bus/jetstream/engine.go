@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
@@ -15,6 +16,10 @@ import (
 
 // stateStream holds the state table: one message for each key.
 const stateStream = "STATE"
+
+// adminTimeout bounds what has no other bound: making a stream over blocks that are
+// there reads all of them.
+const adminTimeout = 10 * time.Minute
 
 // engine is one run of the embedded server with our connections to it. A server
 // that failed to write once does not write again, so a Log may go through several.
@@ -43,7 +48,7 @@ func startEngine(ctx context.Context, opts Options) (_ *engine, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e.srv.SetLoggerV2(&logger{log: opts.Log, failed: e.fail}, true, false, false)
+	e.srv.SetLoggerV2(&logger{log: opts.Log, failed: e.fail}, opts.Log.Enabled(ctx, slog.LevelDebug), false, false)
 	go e.srv.Start()
 	for !e.srv.ReadyForConnections(50 * time.Millisecond) {
 		if e.ctx.Err() != nil {
@@ -88,7 +93,7 @@ func (e *engine) connect() (err error) {
 	if e.api, err = newConn(e.srv, e.fail); err != nil {
 		return err
 	}
-	if e.js, err = jetstream.New(e.api.nc); err != nil {
+	if e.js, err = jetstream.New(e.api.nc, jetstream.WithDefaultTimeout(adminTimeout)); err != nil {
 		return err
 	}
 	for _, name := range append(bus.StreamNames(), stateStream) {

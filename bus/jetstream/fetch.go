@@ -108,10 +108,13 @@ func (s *stream) fetchFrom(ctx context.Context, e *engine, key string, from uint
 		}
 	}
 	if key == "" {
-		return s.withDamaged(ctx, e, f.packs, from, next), next, nil
+		packs, err := s.withDamaged(ctx, e, f.packs, from, next)
+		return packs, next, err
 	}
-	if s.isShort(ctx, e, f, filter, from) {
-		return s.withLost(ctx, e, f.packs, from, next), next, nil
+	short, err := s.isShort(ctx, e, f, filter, from)
+	if err != nil || !short {
+		return f.packs, next, err
 	}
-	return f.packs, next, nil
+	packs, err := s.withLost(ctx, e, f.packs, from, next)
+	return packs, next, err
 }

@@ -145,16 +145,19 @@ func (l *Log) start(ctx context.Context) (_ *engine, err error) {
 			e.stop(err)
 		}
 	}()
-	ids, err := ensureStreams(ctx, e, l.opts)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range l.streams {
-		if err := s.attach(ctx, e, ids[s.name]); err != nil {
-			return nil, err
+	err = e.run(ctx, func(ctx context.Context, e *engine) error {
+		ids, err := ensureStreams(ctx, e, l.opts)
+		if err != nil {
+			return err
 		}
-	}
-	return e, nil
+		for _, s := range l.streams {
+			if err := s.attach(ctx, e, ids[s.name]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return e, err
 }
 
 // mend replaces an engine that failed by a new one, without the callers seeing more
@@ -250,6 +253,9 @@ func (l *Log) retry(ctx context.Context, f func(context.Context, *engine) error)
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if limited.Err() != nil {
+				return context.Cause(limited)
 			}
 			if e.ctx.Err() == nil {
 				return err

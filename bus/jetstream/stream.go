@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,7 +97,11 @@ func (s *stream) get(ctx context.Context, e *engine, seq uint64) (bus.Pack, erro
 	case "":
 		return s.pack(m)
 	case "404":
-		if s.isDamaged(ctx, e, seq) {
+		damaged, err := s.isDamaged(ctx, e, seq)
+		if err != nil {
+			return bus.Pack{}, err
+		}
+		if damaged {
 			return damagedPack(seq, ""), nil
 		}
 		return bus.Pack{}, missing
@@ -110,25 +115,26 @@ func (s *stream) get(ctx context.Context, e *engine, seq uint64) (bus.Pack, erro
 // removed with the requests sent out in groups.
 func (s *stream) Remove(ctx context.Context, seqs ...uint64) error {
 	const group = 256
-	return s.log.with(ctx, func(ctx context.Context, e *engine) error {
-		below, rest := s.tail.oldest(seqs)
-		if len(rest)+1 < len(seqs) {
-			if err := s.purge(ctx, e, below, ""); err != nil {
+	below, rest := s.tail.oldest(seqs)
+	if len(rest)+1 < len(seqs) {
+		if err := s.Trim(ctx, "", below); err != nil {
+			return err
+		}
+		seqs = rest
+	}
+	for part := range slices.Chunk(seqs, group) {
+		err := s.log.with(ctx, func(ctx context.Context, e *engine) error {
+			if err := s.remove(ctx, e, part); err != nil {
 				return err
 			}
-			s.tail.trimmed("", below)
-			seqs = rest
+			s.tail.removed(part)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		for len(seqs) > 0 {
-			n := min(group, len(seqs))
-			if err := s.remove(ctx, e, seqs[:n]); err != nil {
-				return err
-			}
-			s.tail.removed(seqs[:n])
-			seqs = seqs[n:]
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (s *stream) remove(ctx context.Context, e *engine, seqs []uint64) error {
