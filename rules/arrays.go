@@ -132,14 +132,14 @@ func (c *scratch) place(clause uint32, f int32, k uint32) (bool, blame) {
 	depth := len(c.chosen)
 	why := c.frames[f].causes | c.sharing(cl.path)
 	at, end, linked := c.candidates(cl.path)
-	tried, any := uint32(0), false
+	tried, some := uint32(0), false
 	for ; at >= 0 && at < end; at = c.following(at, linked) {
 		l := &c.leaves[at]
 		if c.steps--; c.steps < 0 {
 			c.err = ErrTooComplex
 			return true, 0
 		}
-		if l.path != cl.path || any && l.elem == tried || !c.clauseTakes(cl, l) {
+		if l.path != cl.path || some && l.elem == tried || !c.clauseTakes(cl, l) {
 			continue
 		}
 		trail := len(c.trail)
@@ -147,7 +147,7 @@ func (c *scratch) place(clause uint32, f int32, k uint32) (bool, blame) {
 			c.unbind(trail)
 			continue
 		}
-		tried, any = l.elem, true
+		tried, some = l.elem, true
 		ok, fault := c.decide(choicePoint{clause, l.elem, tookValue}, f, k)
 		c.unbind(trail)
 		if ok {

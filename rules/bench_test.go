@@ -213,6 +213,19 @@ func report(b *testing.B, events [][]byte, s *Set) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkAmend adds a rule to a hundred thousand and removes another.
+func BenchmarkAmend(b *testing.B) {
+	w := newWorkload(100_000)
+	s := compile(b, parseRules(b, w.patterns(100_000)))
+	add := parseRules(b, w.patterns(1))
+	for b.Loop() {
+		if _, err := s.Amend([]int{17}, add); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCompile parses and compiles a hundred thousand rules.
 func BenchmarkCompile(b *testing.B) {
 	w := newWorkload(100_000)
 	patterns := w.patterns(100_000)

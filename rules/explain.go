@@ -52,7 +52,7 @@ func Explain(p Pattern, doc []byte) Explanation {
 			return false
 		}
 		if v := gjson.ParseBytes(doc); v.IsObject() {
-			x.collect("", v)
+			x.collect("", v, 0)
 		}
 		return true
 	})
@@ -72,7 +72,7 @@ func ExplainEvent(p Pattern, e EventView) Explanation {
 			x.values = append(x.values, pathValue{name, value})
 		}
 		if e.DataIsJSON() {
-			x.collect("data", gjson.ParseBytes(e.Data()))
+			x.collect("data", gjson.ParseBytes(e.Data()), 0)
 		} else if len(e.Data()) > 0 {
 			x.opaque = true
 		}
@@ -114,9 +114,11 @@ func explain(p Pattern, read func(*explainer) bool) Explanation {
 	return e
 }
 
-// collect lists every value below v for the search for near misses.
-func (x *explainer) collect(path string, v gjson.Result) {
+// collect lists the values below v for the search for near misses; values
+// nested deeper than any pattern are left out.
+func (x *explainer) collect(path string, v gjson.Result, depth int) {
 	switch {
+	case depth > maxDepth:
 	case v.IsObject():
 		x.objects = append(x.objects, path)
 		v.ForEach(func(k, m gjson.Result) bool {
@@ -124,12 +126,12 @@ func (x *explainer) collect(path string, v gjson.Result) {
 			if path != "" {
 				below = path + "." + below
 			}
-			x.collect(below, m)
+			x.collect(below, m, depth+1)
 			return true
 		})
 	case v.IsArray():
 		v.ForEach(func(_, m gjson.Result) bool {
-			x.collect(path, m)
+			x.collect(path, m, depth+1)
 			return true
 		})
 	default:

@@ -22,6 +22,9 @@ var (
 // fields. With an error, hits is returned as it came. doc is not kept or
 // changed.
 func (s *Set) Match(doc []byte, hits []int) ([]int, error) {
+	if s.amended != nil {
+		return s.amended.match(hits, func(s *Set, hits []int) ([]int, error) { return s.Match(doc, hits) })
+	}
 	c := s.get()
 	defer s.put(c)
 	if !c.scan(doc) {
@@ -33,6 +36,9 @@ func (s *Set) Match(doc []byte, hits []int) ([]int, error) {
 // MatchEvent is Match for the CloudEvent's JSON form, {attributes…, "data": …},
 // which is never built.
 func (s *Set) MatchEvent(e EventView, hits []int) ([]int, error) {
+	if s.amended != nil {
+		return s.amended.match(hits, func(s *Set, hits []int) ([]int, error) { return s.MatchEvent(e, hits) })
+	}
 	c := s.get()
 	defer s.put(c)
 	if !c.scanEvent(e) {

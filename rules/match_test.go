@@ -195,6 +195,14 @@ func TestNoAllocations(t *testing.T) {
 		if allocs := testing.AllocsPerRun(10, run); allocs > 0 {
 			t.Errorf("%d rules: %v allocations for %d events", n, allocs, len(events))
 		}
+		var err error
+		if s, err = s.Amend([]int{0}, rs[:1]); err != nil {
+			t.Fatal(err)
+		}
+		run()
+		if allocs := testing.AllocsPerRun(10, run); allocs > 0 {
+			t.Errorf("%d rules amended: %v allocations for %d events", n, allocs, len(events))
+		}
 	}
 }
 
@@ -251,5 +259,47 @@ func TestEmptySet(t *testing.T) {
 	}
 	if _, err := s.Match([]byte(`{"a":1`), nil); !errors.Is(err, ErrInvalidJSON) {
 		t.Errorf("truncated: %v", err)
+	}
+}
+
+func TestAmend(t *testing.T) {
+	t.Parallel()
+	s := compile(t, parseStrings(t, []string{`{"a":["x"]}`, `{"a":["y"]}`, `{"a":[{"exists":true}]}`}))
+	check := func(s *Set, doc string, want ...int) {
+		t.Helper()
+		hits, err := s.Match([]byte(doc), []int{-1})
+		if err != nil || !slices.Equal(hits[1:], want) {
+			t.Errorf("%s: hits %v, error %v, want %v", doc, hits, err, want)
+		}
+		e := fakeEvent{attributes: [][3]string{{"a", doc[6:7], ""}}}
+		if hits, err = s.MatchEvent(e, nil); err != nil || !slices.Equal(hits, want) {
+			t.Errorf("%s: hits %v as an event, error %v, want %v", doc, hits, err, want)
+		}
+	}
+	one, err := s.Amend([]int{0}, parseStrings(t, []string{`{"a":["z"]}`, `{"a":[{"prefix":"x"}]}`}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := one.Amend([]int{2, 3}, parseStrings(t, []string{`{"a":["z"]}`}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(s, `{"a":"x"}`, 0, 2)
+	check(one, `{"a":"x"}`, 2, 4)
+	check(one, `{"a":"z"}`, 2, 3)
+	check(two, `{"a":"x"}`, 4)
+	check(two, `{"a":"y"}`, 1)
+	check(two, `{"a":"z"}`, 5)
+	if s.Len() != 3 || one.Len() != 5 || two.Len() != 6 {
+		t.Errorf("lengths %d %d %d", s.Len(), one.Len(), two.Len())
+	}
+	if hits, err := two.Match([]byte(`{"a":"x"`), []int{9}); err == nil || !slices.Equal(hits, []int{9}) {
+		t.Errorf("truncated: %v %v", hits, err)
+	}
+	if _, err := two.Amend([]int{6}, nil); err == nil {
+		t.Error("removed a rule that is not there")
+	}
+	if _, err := two.Amend(nil, []Rule{{Name: "zero"}}); err == nil {
+		t.Error("added the zero pattern")
 	}
 }

@@ -80,6 +80,9 @@ func badPatterns() []badPattern {
 		{`{"a":[` + strings.Repeat("1,", 10_000) + `1]}`, 20006, "a", "more than 10000 values"},
 		{strings.Repeat(`{"a":`, 101) + `[1]` + strings.Repeat(`}`, 101), 500, strings.Repeat("a.", 99) + "a", "deeper than 100"},
 		{`{"a":[{"wildcard":"` + strings.Repeat("*x", 33) + `"}]}`, 18, "a", "at most 32"},
+		{`{"a":[` + strings.Repeat(`{"wildcard":"*x"},`, 1000) + `{"wildcard":"*x"}]}`, 18018, "a", "more than 1000 wildcards"},
+		{`{"` + strings.Repeat("a.", 100) + `a":[1]}`, 1, strings.Repeat("a.", 100) + "a", "more than 100 steps"},
+		{`{"a":[` + strings.Repeat("1", 1025) + `]}`, 6, "a", "more than 1024 characters"},
 		{`{"a":["` + strings.Repeat("x", 256<<10) + `"]}`, 0, "", "at most 262144"},
 	}
 }

@@ -21,18 +21,24 @@ type Set struct {
 	groups  []groupCode
 	refs    []uint32 // clauses and $or branches of groups
 	rules   []ruleCode
-	always  []uint32 // rules that no single condition leads to
-	globs   globBase // sizes of all wildcard indexes together
-	stabs   int      // nodes of all range indexes
-	arrays  bool     // some rule needs to know which array element a value is in
+	always  []uint32   // rules that no single condition leads to
+	globs   globBase   // sizes of all wildcard indexes together
+	stabs   int        // nodes of all range indexes
+	arrays  bool       // some rule needs to know which array element a value is in
+	amended *amendment // if not nil, all other members are unused
 	// One scratch stays with the set, so that a lone goroutine never allocates;
 	// those of further goroutines come and go with the garbage collector.
 	idle atomic.Pointer[scratch]
 	pool sync.Pool
 }
 
-// Len is the number of rules.
-func (s *Set) Len() int { return len(s.rules) }
+// Len is the number of rules, removed ones included.
+func (s *Set) Len() int {
+	if a := s.amended; a != nil {
+		return a.base.Len() + a.extra.Len()
+	}
+	return len(s.rules)
+}
 
 // span is a range of a flat slice.
 type span struct{ off, end uint32 }

@@ -27,6 +27,7 @@ func (c *scratch) clauseHolds(cl *clause) bool {
 	if cl.n == 1 {
 		return c.atomHolds(cl.off)
 	}
+	c.spend(4 * int(cl.n))
 	for _, a := range c.set.members[cl.off : cl.off+cl.n] {
 		if c.atomHolds(a) {
 			return true

@@ -88,7 +88,7 @@ func TestWorstCases(t *testing.T) {
 		best := time.Hour
 		var hits []int
 		var err error
-		for range 5 {
+		for range rounds {
 			from := time.Now()
 			hits, err = s.Match([]byte(w.doc), hits[:0])
 			best = min(best, time.Since(from))
