@@ -69,6 +69,7 @@ func (c *scratch) consistent(group uint32) bool {
 	if need := int(c.arrays) + 1; len(c.bound) < need {
 		c.bound = slices.Grow(c.bound, need-len(c.bound))[:need]
 	}
+	c.unbind(0)
 	c.chosen = c.chosen[:0]
 	c.frames = append(c.frames[:0], frame{group: group, parent: -1})
 	ok, _ := c.solve(0, 0)

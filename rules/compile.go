@@ -3,7 +3,6 @@ package rules
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -39,7 +38,7 @@ func Compile(rs []Rule) (*Set, error) {
 	}
 	for i, r := range rs {
 		if r.Pattern.root == nil {
-			return nil, fmt.Errorf("rules: rule %d (%s): %w", i, r.Name, errors.New("it has no pattern"))
+			return nil, fmt.Errorf("rules: rule %d (%s) has no pattern", i, r.Name)
 		}
 		b.rule(r.Pattern.root)
 	}

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -12,6 +13,10 @@ import (
 type Explanation struct {
 	Matched bool   `json:"matched"`
 	Reason  string `json:"reason"` // one line
+	// Missed is how many keys stand between the event and a match, for each
+	// $or those of its nearest branch; 0 if it matched. The nearest rules of
+	// an event are those that missed least.
+	Missed int `json:"missed"`
 	// Keys is the pattern's keys in the order written, those of $or branches
 	// included.
 	Keys []KeyExplanation `json:"keys"`
@@ -110,8 +115,30 @@ func explain(p Pattern, read func(*explainer) bool) Explanation {
 	x.elemental = !e.Matched && x.group(root, true)
 	x.explainGroup(p.root, root, "")
 	e.Keys = x.keys
+	if !e.Matched {
+		e.Missed = max(1, x.missed(root))
+	}
 	e.Reason = x.reason(e.Matched)
 	return e
+}
+
+// missed counts the keys of a group that are not fulfilled.
+func (x *explainer) missed(g *groupCode) int {
+	n := 0
+	refs := x.set.refs
+	for _, cl := range refs[g.clauses.off:g.clauses.end] {
+		if !x.clause(cl) {
+			n++
+		}
+	}
+	for at := g.ors.off; at < g.ors.end; at += 2 {
+		nearest := math.MaxInt
+		for sub := refs[at]; sub < refs[at+1]; sub++ {
+			nearest = min(nearest, x.missed(&x.set.groups[sub]))
+		}
+		n += nearest
+	}
+	return n
 }
 
 // collect lists the values below v for the search for near misses; values

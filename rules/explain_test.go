@@ -107,8 +107,8 @@ func FuzzExplain(f *testing.F) {
 		if e.Matched != (len(hits) == 1) || (e.Error != "") != (err != nil) {
 			t.Fatalf("%s on %q: Match %v %v, explained %+v", pattern, doc, hits, err, e)
 		}
-		if e.String() == "" {
-			t.Fatal("no text")
+		if e.String() == "" || e.Error == "" && (e.Missed == 0) != e.Matched {
+			t.Fatalf("no text, or missed %d keys: %+v", e.Missed, e)
 		}
 		if err != nil || e.Matched {
 			return

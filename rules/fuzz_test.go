@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -75,8 +76,18 @@ func FuzzSet(f *testing.F) {
 			}
 		}
 		s := compile(t, rs)
+		k := g.IntN(len(rs))
+		amended, err := compile(t, rs[:k]).Amend(nil, rs[k:])
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 3 {
-			agreeWith(t, s, rs, []byte(g.event()))
+			event := []byte(g.event())
+			agreeWith(t, s, rs, event)
+			want, _ := s.Match(event, nil)
+			if got, err := amended.Match(event, nil); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("amended at %d: %v, %v, want %v", k, got, err, want)
+			}
 		}
 	})
 }

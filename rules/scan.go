@@ -235,7 +235,8 @@ func (c *scratch) scanEvent(e EventView) bool {
 	if !e.DataIsJSON() {
 		return true
 	}
-	node := c.set.trie.walk(0, dataKey[:])
+	c.key = append(c.key[:0], "data"...)
+	node := c.set.trie.walk(0, c.key)
 	if node < 0 {
 		return true
 	}
@@ -246,6 +247,3 @@ func (c *scratch) scanEvent(e EventView) bool {
 	}
 	return skipSpace(c.doc, i) == len(c.doc)
 }
-
-// dataKey is the member of a CloudEvent's JSON form that holds its data.
-var dataKey = [...]byte{'d', 'a', 't', 'a'}

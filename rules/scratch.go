@@ -14,7 +14,7 @@ type scratch struct {
 	doc   []byte
 	depth int // brackets open around the scanner
 	err   error
-	steps int // work left for rules that look into arrays
+	steps int // work left, see maxSteps
 
 	leaves []leaf
 	elems  []elem

@@ -7,8 +7,8 @@ import (
 )
 
 // Set is any number of rules compiled for matching together. It is immutable
-// and safe for use by any number of goroutines; to change the rules, compile
-// a new one and swap the pointer.
+// and safe for use by any number of goroutines; to change the rules, Compile or
+// Amend makes another one to put in its place.
 type Set struct {
 	seed    maphash.Seed
 	trie    *pathTrie
