@@ -133,25 +133,41 @@ func mustRead(b *testing.B, s bus.Stream) bus.Reader {
 	return r
 }
 
+// BenchmarkRemove removes groups of packs: the oldest of a stream, some between
+// others that stay, and the oldest of one key.
 func BenchmarkRemove(b *testing.B) {
-	s, pack := openBench(b, 0).Stream(bus.Retries), records(1)
 	const group = 100
-	seqs := make([]uint64, group)
-	for b.Loop() {
-		b.StopTimer()
-		for i := range seqs {
-			seq, err := s.Append(b.Context(), "k", pack)
-			if err != nil {
-				b.Fatal(err)
+	for name, remove := range map[string]func(s bus.Stream, mine, others []uint64) error{
+		"oldest": func(s bus.Stream, mine, others []uint64) error {
+			return s.Remove(b.Context(), append(mine, others...)...)
+		},
+		"scattered": func(s bus.Stream, mine, _ []uint64) error { return s.Remove(b.Context(), mine...) },
+		"trim of a key": func(s bus.Stream, mine, _ []uint64) error {
+			return s.Trim(b.Context(), "mine", mine[len(mine)-1]+1)
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s := openBench(b, 0).Stream(bus.Backlog)
+			mine, others := make([]uint64, group), make([]uint64, group)
+			for b.Loop() {
+				b.StopTimer()
+				for i := range group {
+					for key, seqs := range map[string][]uint64{"mine": mine, "others": others} {
+						seq, err := s.Append(b.Context(), key, records(1))
+						if err != nil {
+							b.Fatal(err)
+						}
+						seqs[i] = seq
+					}
+				}
+				b.StartTimer()
+				if err := remove(s, mine, others); err != nil {
+					b.Fatal(err)
+				}
 			}
-			seqs[i] = seq
-		}
-		b.StartTimer()
-		if err := s.Remove(b.Context(), seqs...); err != nil {
-			b.Fatal(err)
-		}
+			reportRecords(b, group)
+		})
 	}
-	reportRecords(b, group)
 }
 
 func BenchmarkState(b *testing.B) {
