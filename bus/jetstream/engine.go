@@ -97,9 +97,11 @@ func (e *engine) connect() (err error) {
 		return err
 	}
 	for _, name := range append(bus.StreamNames(), stateStream) {
-		if e.write[name], err = newConn(e.srv, e.fail); err != nil {
+		c, err := newConn(e.srv, e.fail)
+		if err != nil {
 			return err
 		}
+		e.write[name] = c
 	}
 	return nil
 }
