@@ -2,11 +2,12 @@ package rules
 
 import (
 	"maps"
+	"math"
 	"slices"
 )
 
 // globIndex finds the wildcards a text fulfils. A wildcard is looked at only
-// when its longest literal is in the text: one before the first star or after
+// when its rarest literal is in the text: one before the first star or after
 // the last is found in a radix tree, one between stars by an automaton that
 // reads the text once for all wildcards. A short text is then compared with
 // each candidate. For a long one that would take too long, so a second pass
@@ -18,7 +19,7 @@ type globIndex struct {
 	lists      [][]uint32
 	automaton  *automaton // over the middles; nil if no glob has any
 	literals   []string
-	triggers   [][]uint32 // by literal: globs whose longest literal it is
+	triggers   [][]uint32 // by literal: globs whose rarest literal it is
 	base       globBase   // where this index's part of globState begins
 	literalIDs map[string]uint32
 }
@@ -36,11 +37,16 @@ const longText = 1024
 
 func newGlobIndex(atoms []atom, ids []uint32) *globIndex {
 	x := &globIndex{globs: make([]indexedGlob, len(ids)), literalIDs: make(map[string]uint32)}
+	uses := make(map[globPart]int)
 	for i, id := range ids {
-		x.globs[i] = indexedGlob{glob: atoms[id].more.glob, atom: id}
-		for _, m := range x.globs[i].middle {
+		g := indexedGlob{glob: atoms[id].more.glob, atom: id}
+		for _, m := range g.middle {
 			x.literalIDs[m] = 0
+			uses[globPart{partMiddle, m}]++
 		}
+		uses[globPart{partHead, g.head}]++
+		uses[globPart{partTail, g.tail}]++
+		x.globs[i] = g
 	}
 	x.literals = slices.Sorted(maps.Keys(x.literalIDs))
 	for i, l := range x.literals {
@@ -52,7 +58,7 @@ func newGlobIndex(atoms []atom, ids []uint32) *globIndex {
 	}
 	heads, tails := make(map[string]uint32), make(map[string]uint32)
 	for i := range x.globs {
-		x.register(uint32(i), heads, tails)
+		x.register(uint32(i), uses, heads, tails)
 	}
 	x.heads = x.tree(heads, false)
 	x.tails = x.tree(tails, true)
@@ -60,24 +66,41 @@ func newGlobIndex(atoms []atom, ids []uint32) *globIndex {
 	return x
 }
 
-// register files a glob under its longest literal.
-func (x *globIndex) register(i uint32, heads, tails map[string]uint32) {
+// globPart is a literal of a glob in its place.
+type globPart struct {
+	place byte
+	text  string
+}
+
+const (
+	partHead = iota
+	partTail
+	partMiddle
+)
+
+// register files a glob under its rarest literal: long, and in few globs.
+func (x *globIndex) register(i uint32, uses map[globPart]int, heads, tails map[string]uint32) {
 	g := &x.globs[i]
-	longest := ""
-	for _, m := range g.middle {
-		g.middles = append(g.middles, x.literalIDs[m])
-		if len(m) > len(longest) {
-			longest = m
+	best, least := globPart{}, math.MaxFloat64
+	consider := func(p globPart) {
+		if w := float64(uses[p]) * math.Pow(0.7, float64(len(p.text))); w < least {
+			best, least = p, w
 		}
 	}
-	switch {
-	case len(longest) > max(len(g.head), len(g.tail)):
-		l := x.literalIDs[longest]
-		x.triggers[l] = append(x.triggers[l], i)
-	case len(g.tail) > len(g.head):
-		x.file(tails, g.tail, i)
+	consider(globPart{partHead, g.head})
+	consider(globPart{partTail, g.tail})
+	for _, m := range g.middle {
+		g.middles = append(g.middles, x.literalIDs[m])
+		consider(globPart{partMiddle, m})
+	}
+	switch best.place {
+	case partHead:
+		x.file(heads, best.text, i)
+	case partTail:
+		x.file(tails, best.text, i)
 	default:
-		x.file(heads, g.head, i)
+		l := x.literalIDs[best.text]
+		x.triggers[l] = append(x.triggers[l], i)
 	}
 }
 
@@ -156,19 +179,9 @@ func (c *scratch) probeGlobs(x *globIndex, l *leaf) {
 		if t == nil {
 			continue
 		}
-		if v := t.nodes[0].val; v >= 0 {
+		c.vals = t.find(c.vals[:0], l.val)
+		for _, v := range c.vals {
 			g.candidates = append(g.candidates, x.lists[v]...)
-		}
-		at, used := uint32(0), 0
-		for {
-			val, to, pos, ok := t.next(l.val, at, used)
-			if !ok {
-				break
-			}
-			if val >= 0 {
-				g.candidates = append(g.candidates, x.lists[val]...)
-			}
-			at, used = to, pos
 		}
 	}
 	if x.automaton != nil {
@@ -180,7 +193,13 @@ func (c *scratch) probeGlobs(x *globIndex, l *leaf) {
 	}
 	for _, i := range g.candidates {
 		glob := &x.globs[i]
-		if c.marks[glob.atom] != c.gen && glob.match(l.text()) {
+		if c.marks[glob.atom] == c.gen {
+			continue
+		}
+		if c.spend(len(l.val) + compareBytes*(1+len(glob.middle))); c.err != nil {
+			return
+		}
+		if glob.match(l.text()) {
 			c.mark(glob.atom)
 		}
 	}

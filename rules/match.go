@@ -51,7 +51,9 @@ func (s *Set) MatchEvent(e EventView, hits []int) ([]int, error) {
 func (c *scratch) match(hits []int) ([]int, error) {
 	n := len(hits)
 	for i := range c.leaves {
-		c.probe(&c.leaves[i])
+		if c.probe(&c.leaves[i]); c.err != nil {
+			return hits, c.err
+		}
 	}
 	for _, a := range c.fired {
 		hits = c.enter(a, hits)

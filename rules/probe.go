@@ -116,21 +116,11 @@ func (c *scratch) probeText(x *textIndex, l *leaf) {
 	}
 }
 
-// climb marks every operand on the way through a radix tree.
+// climb marks every operand that the text starts or ends with.
 func (c *scratch) climb(t *radix, text []byte) {
-	if v := t.nodes[0].val; v >= 0 {
-		c.mark(uint32(v))
-	}
-	at, used := uint32(0), 0
-	for {
-		val, to, pos, ok := t.next(text, at, used)
-		if !ok {
-			return
-		}
-		if val >= 0 {
-			c.mark(uint32(val))
-		}
-		at, used = to, pos
+	c.vals = t.find(c.vals[:0], text)
+	for _, a := range c.vals {
+		c.mark(a)
 	}
 }
 
@@ -145,19 +135,9 @@ func (c *scratch) probeFolds(x *textIndex, l *leaf) {
 		if f == nil {
 			continue
 		}
-		if v := f.tree.nodes[0].val; v >= 0 {
+		c.vals = f.tree.find(c.vals[:0], c.fold)
+		for _, v := range c.vals {
 			c.markList(f.lists[v], l)
-		}
-		at, used := uint32(0), 0
-		for {
-			val, to, pos, ok := f.tree.next(c.fold, at, used)
-			if !ok {
-				break
-			}
-			if val >= 0 {
-				c.markList(f.lists[val], l)
-			}
-			at, used = to, pos
 		}
 	}
 }
@@ -165,7 +145,13 @@ func (c *scratch) probeFolds(x *textIndex, l *leaf) {
 // markList marks the atoms of a list that the value really fulfils.
 func (c *scratch) markList(list []uint32, l *leaf) {
 	for _, a := range list {
-		if c.marks[a] != c.gen && c.fulfils(&c.set.atoms[a], l) {
+		if c.marks[a] == c.gen {
+			continue
+		}
+		if c.spend(len(l.val) + compareBytes); c.err != nil {
+			return
+		}
+		if c.fulfils(&c.set.atoms[a], l) {
 			c.mark(a)
 		}
 	}

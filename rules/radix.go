@@ -81,37 +81,45 @@ func commonPrefix(a, b []byte) int {
 	return n
 }
 
-// next reports the operand reached when the walk goes one node further down
-// text: its value (-1 if the node has none), the node and the bytes used so
-// far. The walk starts at node 0 with used 0 and ends when ok is false.
-func (t *radix) next(text []byte, at uint32, used int) (val int32, to uint32, pos int, ok bool) {
-	n := &t.nodes[at]
-	if used >= len(text) || n.kids.off == n.kids.end {
-		return -1, 0, 0, false
-	}
-	c := text[used]
-	if t.backward {
-		c = text[len(text)-1-used]
-	}
-	i := bytes.IndexByte(t.first[n.kids.off:n.kids.end], c)
-	if i < 0 {
-		return -1, 0, 0, false
-	}
-	to = n.kids.off + uint32(i)
-	n = &t.nodes[to]
-	label := t.labels[n.label.off:n.label.end]
-	used++
-	if used+len(label) > len(text) {
-		return -1, 0, 0, false
-	}
-	if t.backward {
-		for j, c := range label {
-			if text[len(text)-1-used-j] != c {
-				return -1, 0, 0, false
-			}
+// find appends the values of all operands that the text starts (or ends) with.
+func (t *radix) find(vals []uint32, text []byte) []uint32 {
+	n := &t.nodes[0]
+	for used := 0; ; {
+		if n.val >= 0 {
+			vals = append(vals, uint32(n.val))
 		}
-	} else if string(text[used:used+len(label)]) != string(label) {
-		return -1, 0, 0, false
+		if used >= len(text) || n.kids.off == n.kids.end {
+			return vals
+		}
+		c := text[used]
+		if t.backward {
+			c = text[len(text)-1-used]
+		}
+		i := bytes.IndexByte(t.first[n.kids.off:n.kids.end], c)
+		if i < 0 {
+			return vals
+		}
+		n = &t.nodes[n.kids.off+uint32(i)]
+		label := t.labels[n.label.off:n.label.end]
+		if used++; !t.follows(text, used, label) {
+			return vals
+		}
+		used += len(label)
 	}
-	return n.val, to, used + len(label), true
+}
+
+// follows reports whether the text goes on with a label after used bytes.
+func (t *radix) follows(text []byte, used int, label []byte) bool {
+	if used+len(label) > len(text) {
+		return false
+	}
+	if !t.backward {
+		return string(text[used:used+len(label)]) == string(label)
+	}
+	for j, c := range label {
+		if text[len(text)-1-used-j] != c {
+			return false
+		}
+	}
+	return true
 }

@@ -18,11 +18,12 @@ type scratch struct {
 
 	leaves []leaf
 	elems  []elem
-	arrays uint32 // arrays seen that rules look into
-	twins  bool   // some path led to two arrays in one place
-	text   []byte // decoded strings
-	key    []byte // decoded key
-	fold   []byte // folded string
+	arrays uint32   // arrays seen that rules look into
+	twins  bool     // some path led to two arrays in one place
+	text   []byte   // decoded strings
+	key    []byte   // decoded key
+	fold   []byte   // folded string
+	vals   []uint32 // operands found in a radix tree
 	open   nesting
 	recent [1 << recentBits]int32 // leaves by first bytes; may be out of date
 

@@ -136,6 +136,10 @@ func (c *scratch) fulfils(a *atom, l *leaf) bool {
 	return foldFulfils(a.op, a.text, l.text())
 }
 
+// compareBytes is what any comparison costs, in bytes that could be compared
+// instead.
+const compareBytes = 32
+
 // spend accounts for comparing a text of n bytes.
 func (c *scratch) spend(n int) {
 	if c.steps -= n >> 5; c.steps < 0 {
