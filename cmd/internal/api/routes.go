@@ -31,6 +31,7 @@ func (a *api) routes() []route {
 
 		{"GET", v1 + "/rules", Admin, a.listRules},
 		{"POST", v1 + "/match", Admin, a.match},
+		{"POST", v1 + "/explain", Admin, a.explain},
 
 		{"GET", v1 + "/dead-letters", Admin, a.listDeadLetters},
 		{"GET", v1 + "/dead-letters/{id}", Admin, a.showDeadLetter},

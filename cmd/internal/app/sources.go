@@ -14,7 +14,6 @@ import (
 	"sluice/bus"
 	"sluice/cmd/internal/api"
 	"sluice/config"
-	"sluice/config/value"
 	"sluice/sources"
 )
 
@@ -27,7 +26,7 @@ func (a *App) door(l config.Limits) http.Handler {
 	return sources.NewHandler(a.bus.Publisher(ingestSource), sources.HandlerOptions{
 		Limits: sources.Limits{
 			Event: l.EventBytes, Batch: l.BatchBytes, BatchEvents: l.BatchEvents,
-			BodyTimeout: value.Duration(a.first.Server.ReadTimeout),
+			BodyTimeout: l.BodyTimeout, Stall: l.Stall, MinRate: l.MinRate,
 		},
 		Observe: a.metrics.observe(ingestSource),
 	})

@@ -1,0 +1,167 @@
+package app_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/cmd/internal/app"
+	"sluice/cmd/internal/app/apptest"
+)
+
+func TestAuth(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	n := apptest.Start(t, toOne(f, "")+`
+sources: {shop: {http: {path: /in/shop}}}
+server:
+  auth:
+    tokens:
+      - {name: shop, token: "${env:SHOP}", scopes: [publish]}
+      - {name: ops, token: "${env:OPS}", scopes: [admin]}
+`, func(o *app.Options) {
+		o.Kinds.Env = func(name string) (string, bool) { return "secret-of-" + name, true }
+	})
+	for _, c := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/", "", 401}, {"/", "wrong", 401}, {"/", "secret-of-SHOP", 202}, {"/", "secret-of-OPS", 202},
+		{"/in/shop", "", 401}, {"/in/shop", "secret-of-SHOP", 202},
+		{"/api/v1/reload", "secret-of-SHOP", 403}, {"/api/v1/reload", "", 401},
+	} {
+		n.Token = c.token
+		a := n.PublishTo(c.path, "1", "order", `{}`)
+		if a.Status != c.want || a.Status == 401 && a.Header.Get("WWW-Authenticate") == "" {
+			t.Errorf("POST %s with %q: %d %s", c.path, c.token, a.Status, a.Body)
+		}
+	}
+	for _, c := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/livez", "", 200}, {"/readyz", "", 200}, {"/metrics", "", 401}, {"/metrics", "secret-of-OPS", 200},
+		{"/api/v1/status", "", 401}, {"/api/v1/status", "secret-of-SHOP", 403}, {"/api/v1/status", "secret-of-OPS", 200},
+	} {
+		n.Token = c.token
+		if a := n.Do("GET", c.path, ""); a.Status != c.want {
+			t.Errorf("GET %s with %q: %d %s", c.path, c.token, a.Status, a.Body)
+		}
+	}
+	if strings.Contains(n.Logs.String(), "secret-of-") {
+		t.Error("the log holds a secret")
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	n := apptest.Start(t, toOne(f, ""))
+	second, err := apptest.New(t, toOne(f, ""), func(o *app.Options) { o.Listen = n.Addr() })
+	mustDo(t, err)
+	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "something listens on "+n.Addr()+" already") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOneProcessPerDirectory(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	dir := apptest.OnDisk(t.TempDir())
+	n := apptest.Start(t, toOne(f, ""), dir)
+	second, err := apptest.New(t, toOne(f, ""), dir)
+	mustDo(t, err)
+	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "is in use by") {
+		t.Errorf("got %v", err)
+	}
+	n.MustPublish("1", "order", `{}`)
+}
+
+func TestExposedNeedsAuth(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	_, err := apptest.New(t, toOne(f, ""), func(o *app.Options) { o.Listen = "0.0.0.0:0" })
+	if err == nil || !strings.Contains(err.Error(), "nothing says who may call") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	pool := writeCertificate(t, cert, key)
+	n := apptest.Start(t, toOne(f, "")+fmt.Sprintf("server: {tls: {cert: %q, key: %q}}\n", cert, key))
+	trust := func(pool *x509.CertPool) {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+		t.Cleanup(transport.CloseIdleConnections)
+		n.Client = &http.Client{Transport: transport}
+	}
+	trust(pool)
+	n.MustPublish("1", "order", `{}`)
+
+	renewed := writeCertificate(t, cert, key)
+	if r := n.Reload(t.Context()); !r.OK {
+		t.Fatalf("got %+v", r)
+	}
+	trust(renewed)
+	n.MustPublish("2", "order", `{}`)
+}
+
+func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	mustDo(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	mustDo(t, err)
+	private, err := x509.MarshalECPrivateKey(key)
+	mustDo(t, err)
+	mustDo(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	mustDo(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}), 0o600))
+	cert, err := x509.ParseCertificate(der)
+	mustDo(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return pool
+}
+
+// The service manager hears when the bus is ready, reloads and stops.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	dir, err := os.MkdirTemp("", "n") // the path of a socket has to be short
+	mustDo(t, err)
+	t.Cleanup(func() { mustDo(t, os.RemoveAll(dir)) })
+	socket := filepath.Join(dir, "s")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	mustDo(t, err)
+	t.Cleanup(func() { mustDo(t, conn.Close()) })
+	n := apptest.Start(t, toOne(f, ""), func(o *app.Options) { o.Notify = socket })
+	n.Reload(t.Context())
+	mustDo(t, n.Stop(t.Context()))
+	buf := make([]byte, 256)
+	for _, want := range []string{"READY=1", "RELOADING=1\nMONOTONIC_USEC=", "READY=1", "STOPPING=1"} {
+		mustDo(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+		size, err := conn.Read(buf)
+		if got := string(buf[:size]); err != nil || !strings.HasPrefix(got, want) {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+}
