@@ -15,16 +15,6 @@ type explanation struct {
 	rules.Explanation
 }
 
-// misses is how many of the pattern's keys keep the rule from matching.
-func (e *explanation) misses() (n int) {
-	for _, key := range e.Keys {
-		if key.Verdict != rules.VerdictOK {
-			n++
-		}
-	}
-	return n
-}
-
 // explain answers for one rule, or for all: those that match first, then the
 // nearest misses.
 func (a *api) explain(w http.ResponseWriter, r *http.Request) error {
@@ -53,17 +43,13 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusNotFound, "there is no rule %q in force: GET /api/v1/rules lists them", body.Rule)
 	}
 	slices.SortStableFunc(list, func(x, y explanation) int {
-		if x.Matched != y.Matched {
-			return cmp.Compare(y.rank(), x.rank())
+		switch {
+		case x.Matched == y.Matched:
+			return cmp.Compare(x.Missed, y.Missed)
+		case x.Matched:
+			return -1
 		}
-		return cmp.Compare(x.misses(), y.misses())
+		return 1
 	})
 	return writeJSON(w, http.StatusOK, map[string]any{"explanations": list})
-}
-
-func (e *explanation) rank() int {
-	if e.Matched {
-		return 1
-	}
-	return 0
 }

@@ -42,7 +42,7 @@ func New(t testing.TB, yaml string, change ...func(*app.Options)) (*Node, error)
 	opts := app.Options{
 		Path: n.Path, Listen: "127.0.0.1:0", Memory: true, Version: "test",
 		Kinds: config.Options{Sinks: sinks.Kinds(), Sources: sources.Kinds()},
-		Log:   slog.New(slog.NewJSONHandler(n.Logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:   slog.New(slog.NewJSONHandler(n.Logs, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 	for _, f := range change {
 		f(&opts)
