@@ -94,7 +94,7 @@ const maxGeneration = 1<<31 - 1
 // maxSteps bounds the work of one match that grows faster than the document
 // and the rules do, in steps of about 10 ns: the search for array elements
 // that fulfil a rule, and texts of many kilobytes against many wildcards.
-const maxSteps = 2_000_000
+const maxSteps = 1_500_000
 
 func newScratch(s *Set) *scratch {
 	return &scratch{
