@@ -180,7 +180,7 @@ func addVerbs(root *cobra.Command, e *env) {
 			root.AddCommand(verb)
 		}
 	}
-	add(groupRun, newDevCommand(e), newServeCommand(e))
+	add(groupRun, newDevCommand(e), newServeCommand(e), newBenchCommand(e))
 	add(groupFiles, newValidateCommand(e), newTestCommand(e), newMatchCommand(e), newExplainCommand(e), newKindsCommand(e),
 		newVersionCommand(e), newCompletionCommand(e))
 	add(groupServer, newPublishCommand(e), newTailCommand(e), newEventsCommand(e), newStatusCommand(e), newSinksCommand(e),

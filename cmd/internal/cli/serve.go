@@ -49,7 +49,7 @@ func (e *env) logger(l logFlags) (*slog.Logger, error) {
 }
 
 func newServeCommand(e *env) *cobra.Command {
-	var path, listen string
+	var path, listen, cpu string
 	var logs logFlags
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE|DIR",
@@ -71,11 +71,18 @@ with 0; a second one exits at once.`,
 			if err != nil {
 				return err
 			}
-			return e.serve(c.Context(), app.Options{Path: path, Listen: listen, Watch: true, Log: log})
+			stop, err := profile(cpu)
+			if err != nil {
+				return err
+			}
+			err = e.serve(c.Context(), app.Options{Path: path, Listen: listen, Watch: true, Log: log})
+			return errors.Join(err, stop())
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the config: a file, or a directory of them")
 	cmd.Flags().StringVar(&listen, "listen", "", "address and port to listen on, instead of server.listen")
+	cmd.Flags().StringVar(&cpu, "cpuprofile", "", "write a CPU profile of the whole run to this file, for go tool pprof")
+	_ = cmd.Flags().MarkHidden("cpuprofile")
 	logs.add(cmd, "info")
 	return cmd
 }
