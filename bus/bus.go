@@ -18,8 +18,9 @@ type Publisher interface {
 
 // Result is what became of one published event.
 type Result struct {
-	Position Position // where it is in the log, when Err is nil
-	Err      error
+	Position     Position // where it is in the log, when Err is nil
+	Err          error
+	Deduplicated bool // it was published before, and is stored once
 }
 
 // What can keep the bus or its log from taking something. A caller tells them

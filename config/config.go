@@ -21,10 +21,12 @@ import (
 // Config is a configuration without faults. It prints no secret, whatever prints
 // it.
 type Config struct {
-	Server      Server      `yaml:"server" doc:"The one listener: ingest, API, console, health and metrics."`
-	Store       Store       `yaml:"store" doc:"Where events are kept, and for how long."`
-	DeadLetters DeadLetters `yaml:"dead_letters" doc:"What becomes of deliveries that were given up."`
-	Unmatched   []string    `yaml:"unmatched" doc:"Sinks for events that no rule matches."`
+	Server       Server            `yaml:"server" doc:"The one listener: ingest, API, console, health and metrics."`
+	Store        Store             `yaml:"store" doc:"Where events are kept, and for how long."`
+	DeadLetters  DeadLetters       `yaml:"dead_letters" doc:"What becomes of deliveries that were given up."`
+	Unmatched    []string          `yaml:"unmatched" doc:"Sinks for events that no rule matches."`
+	Dedup        dispatch.Dedup    `yaml:"dedup" doc:"Makes a second publish of the same event do nothing for a while."`
+	RemovedSinks map[string]string `yaml:"removed_sinks" enum:"keep,dead_letter,drop" doc:"What becomes of the deliveries that wait for a sink that is no longer there, by its name."`
 
 	Sources []Source `yaml:"-"` // in the order they were written, as the lists below
 	Sinks   []Sink   `yaml:"-"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ type Changes struct {
 	Sources  Difference `json:"sources"`
 	Sinks    Difference `json:"sinks"`
 	Rules    Difference `json:"rules"`
-	Sections []string   `json:"sections"` // server, store, dead_letters, unmatched, tests
+	Sections []string   `json:"sections"` // server, store, dead_letters, dedup, removed_sinks, unmatched, tests
 }
 
 // Difference are names in the order of the config they are in.
@@ -48,6 +49,8 @@ func Diff(from, to *Config) Changes {
 		{"server", reflect.DeepEqual(from.Server, to.Server)},
 		{"store", from.Store == to.Store},
 		{"dead_letters", from.DeadLetters == to.DeadLetters},
+		{"dedup", from.Dedup == to.Dedup},
+		{"removed_sinks", maps.Equal(from.RemovedSinks, to.RemovedSinks)},
 		{"unmatched", slices.Equal(from.Unmatched, to.Unmatched)},
 		{"tests", slices.EqualFunc(from.Tests, to.Tests, equalTests)},
 	} {

@@ -225,6 +225,13 @@ func (l *loader) finish(path string) (*Config, error) {
 		l.keyed("server", l.config.Server.Validate())
 	}
 	l.keyed("store", l.config.Store.Validate())
+	l.keyed("dedup", l.config.Dedup.Validate())
+	for name := range l.config.RemovedSinks {
+		if _, ok := l.names["sinks."+name]; ok {
+			at := "removed_sinks." + name
+			l.report.errorf(l.placeOf(at), at, "the sink is there: leave it out here, or take it out of sinks")
+		}
+	}
 	for i, sink := range l.config.Unmatched {
 		at := index("unmatched", i)
 		l.uses = append(l.uses, use{sink, at, l.placeOf(at)})

@@ -36,13 +36,14 @@ func (p *problem) retryable() bool { return p.Status >= 500 || p.Status == http.
 
 // item is what became of one event of a batch.
 type item struct {
-	Index     int    `json:"index"`
-	ID        string `json:"id,omitempty"`
-	OK        bool   `json:"ok"`
-	Position  string `json:"position,omitempty"`
-	Status    int    `json:"status,omitempty"`
-	Error     string `json:"error,omitempty"`
-	Attribute string `json:"attribute,omitempty"`
+	Index        int    `json:"index"`
+	ID           string `json:"id,omitempty"`
+	OK           bool   `json:"ok"`
+	Position     string `json:"position,omitempty"`
+	Deduplicated bool   `json:"deduplicated,omitempty"`
+	Status       int    `json:"status,omitempty"`
+	Error        string `json:"error,omitempty"`
+	Attribute    string `json:"attribute,omitempty"`
 
 	outcome Outcome
 }
@@ -135,15 +136,19 @@ func writeJSON(w http.ResponseWriter, mediaType string, status int, body []byte)
 }
 
 // appendAccepted is the answer to one event: by hand, because every event costs it.
-func appendAccepted(dst []byte, e bus.Event, at bus.Position) []byte {
+func appendAccepted(dst []byte, e bus.Event, r bus.Result) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = gjson.AppendJSONString(dst, e.ID())
 	dst = append(dst, `,"source":`...)
 	dst = gjson.AppendJSONString(dst, e.Source())
-	dst = append(dst, `,"status":"accepted","position":"`...)
-	dst = strconv.AppendUint(dst, at.Seq, 10)
+	status := `,"status":"accepted","position":"`
+	if r.Deduplicated {
+		status = `,"status":"deduplicated","position":"`
+	}
+	dst = append(dst, status...)
+	dst = strconv.AppendUint(dst, r.Position.Seq, 10)
 	dst = append(dst, '.')
-	dst = strconv.AppendInt(dst, int64(at.Index), 10)
+	dst = strconv.AppendInt(dst, int64(r.Position.Index), 10)
 	return append(dst, `"}`...)
 }
 

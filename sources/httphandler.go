@@ -103,7 +103,7 @@ func (h *handler) single(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	h.observe(Accepted, 1)
 	buf := h.buffers.Get().(*[]byte)
-	*buf = appendAccepted((*buf)[:0], e, results[0].Position)
+	*buf = appendAccepted((*buf)[:0], e, results[0])
 	writeJSON(w, "application/json", http.StatusAccepted, *buf)
 	h.buffers.Put(buf)
 }
@@ -184,7 +184,7 @@ func (b *batch) publish(ctx context.Context, pub bus.Publisher) {
 			b.fail(i, badStore(ctx, fault))
 			continue
 		}
-		b.items[i].OK = true
+		b.items[i].OK, b.items[i].Deduplicated = true, results[n].Deduplicated
 		b.items[i].Position = results[n].Position.String()
 		b.items[i].outcome = Accepted
 	}

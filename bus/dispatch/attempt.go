@@ -14,9 +14,10 @@ import (
 	"sluice/sinks"
 )
 
-// attempt makes one attempt at a delivery and sees to what follows from it. It
-// returns once the delivery is settled or has a new durable record: so failures
-// cannot pile up in memory faster than the store takes them.
+// attempt makes one attempt at a delivery, or at a batch that begins with it, and
+// sees to what follows. It returns once each delivery is settled or has a new
+// durable record: so failures cannot pile up in memory faster than the store
+// takes them.
 func (l *lane) attempt(d *delivery) {
 	conf := l.use()
 	if conf == nil { // the sink was taken out just now
@@ -24,22 +25,21 @@ func (l *lane) attempt(d *delivery) {
 		return
 	}
 	defer l.release(conf)
+	batch := []*delivery{d}
+	if conf.options.Batch.on() {
+		batch = l.gather(conf, d)
+	}
 	if !conf.waitRate(l.d.attempts) {
-		l.leave(d)
+		for _, d := range batch {
+			l.leave(d)
+		}
 		return
 	}
-	start := time.Now()
-	err := l.deliver(conf, d)
-	took := time.Since(start)
-	if err != nil && l.d.attempts.Err() != nil {
-		l.leave(d) // cut off by the shutdown: the record it has covers it
-		return
-	}
-	l.judge(conf, d, start, took, err)
+	l.sendBatch(conf, batch)
 }
 
-// deliver calls the sink. A sink that panics has failed.
-func (l *lane) deliver(conf *laneConf, d *delivery) (err error) {
+// guard calls a sink with the sink's timeout. One that panics has failed.
+func (l *lane) guard(conf *laneConf, d *delivery, call func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(l.d.attempts, time.Duration(conf.options.Timeout))
 	defer cancel()
 	defer func() {
@@ -48,13 +48,12 @@ func (l *lane) deliver(conf *laneConf, d *delivery) (err error) {
 			err = fmt.Errorf("the sink panicked: %v", p)
 		}
 	}()
-	return conf.sink.Deliver(ctx, sinks.Delivery{
-		Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: len(d.attempts) + 1,
-	})
+	return call(ctx)
 }
 
-// judge records an attempt, and does what the policy says.
-func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Duration, err error) {
+// judge records an attempt, and does what the policy says. watch tells whether
+// the attempt says something about the sink that is not known yet.
+func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Duration, err error, watch bool) {
 	now := start.Add(took)
 	a := Attempt{At: start, Duration: took, Class: Class(err)}
 	var answer *sinks.Error
@@ -63,16 +62,22 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	}
 	if err != nil {
 		a.Error = err.Error()
+		a.Error = a.Error[:min(len(a.Error), maxError)]
 	}
 	n := len(d.attempts) + 1
 	l.ending(d, a)
 	after, verdict := conf.next(n, now.Sub(d.accepted), err)
-	l.metrics.attempt(a.Class, took)
-	l.observe(conf, verdict, a, n, err, now)
+	if watch {
+		l.metrics.attempt(a.Class, took)
+		l.observe(conf, verdict, a, n, err, now)
+	}
 	l.d.fates.outcome(d, a, verdict, after, n)
 	switch verdict {
 	case Delivered:
 		l.metrics.delivered(d.rule, now.Sub(d.accepted))
+		l.end(d)
+	case Discarded:
+		l.metrics.discarded(d.rule)
 		l.end(d)
 	case Again:
 		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
@@ -135,6 +140,9 @@ func healthOf(verdict Verdict, a Attempt) health {
 
 // giveBack returns a delivery whose attempt never started.
 func (l *lane) giveBack(d *delivery) {
+	l.mu.Lock()
+	l.gathering = false
+	l.mu.Unlock()
 	own := l.leave(d).ledger != l.d.events
 	if !own && !l.ordered() {
 		l.offer(d)
@@ -150,6 +158,9 @@ func (l *lane) giveBack(d *delivery) {
 // next is the policy's word, but that a poison event of an ordered sink may block
 // its key for as long as it takes.
 func (c *laneConf) next(attempt int, age time.Duration, err error) (time.Duration, Verdict) {
+	if errors.Is(err, errDiscarded) {
+		return 0, Discarded
+	}
 	after, verdict := c.policy.Next(attempt, age, err)
 	if c.options.OnPoison == PoisonBlocks && c.options.OrderBy != "" && verdict != Delivered && verdict != Again {
 		return max(c.policy.Max, time.Minute), Again

@@ -69,6 +69,7 @@ type Attempt struct {
 }
 
 const (
+	maxError   = 2 << 10  // bytes of an error's text
 	maxAnswer  = 4 << 10  // of one attempt
 	maxAnswers = 64 << 10 // of all the attempts of one delivery together
 )

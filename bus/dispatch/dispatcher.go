@@ -30,6 +30,7 @@ type Dispatcher struct {
 	dirty   chan struct{} // a ledger has changed
 	fates   *fates
 	jobs    *jobs
+	dedup   *dedup // nil: every publish is stored
 
 	backlogStream, retryStream                          bus.Stream
 	backlogHead                                         uint64 // the last pack that was there at the start
@@ -60,6 +61,7 @@ type Config struct {
 	Store    bus.Log
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil: the metrics are not registered
+	Dedup    Dedup
 }
 
 // Table is what a Dispatcher works with, and what a reload replaces.
@@ -67,7 +69,8 @@ type Table struct {
 	Version   string // of the config; kept in dead letters
 	Routes    []Route
 	Sinks     []SinkSpec
-	Unmatched []string // the sinks of events that no rule matched
+	Unmatched []string          // the sinks of events that no rule matched
+	Removed   map[string]string // by sink that is not in Sinks any more: a Removed constant
 	Retain    Retention
 }
 
@@ -95,7 +98,7 @@ const (
 // moves before Start.
 func New(c Config) (*Dispatcher, error) {
 	d := &Dispatcher{
-		store: c.Store, log: c.Log, metrics: newMetrics(),
+		store: c.Store, log: c.Log, metrics: newMetrics(), dedup: newDedup(c.Dedup),
 		dirty: make(chan struct{}, 1), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
 	}
@@ -143,6 +146,11 @@ func (d *Dispatcher) Start(ctx context.Context, t Table) error {
 		return fmt.Errorf("recover the state: %w", err)
 	}
 	d.recovered = true
+	if d.dedup != nil {
+		if err := d.dedup.recover(ctx, d.router.stream, time.Now()); err != nil {
+			return fmt.Errorf("read back the events that dedup remembers: %w", err)
+		}
+	}
 	if err := d.Reload(ctx, t); err != nil {
 		return err
 	}
@@ -238,6 +246,9 @@ func (d *Dispatcher) Reload(_ context.Context, t Table) error {
 	d.reload.Lock()
 	defer d.reload.Unlock()
 	next, err := d.build(t)
+	if err == nil {
+		err = d.checkRemoved(t)
+	}
 	if err != nil {
 		for _, s := range t.Sinks {
 			d.closeSink(s.Name, s.Sink)
@@ -254,7 +265,7 @@ func (d *Dispatcher) Reload(_ context.Context, t Table) error {
 	d.routing.Store(next)
 	for _, l := range d.allLanes() {
 		if !keep[l.name] {
-			l.configure(nil)
+			l.configure(removedConf(t.Removed[l.name]))
 		}
 	}
 	return nil
@@ -267,6 +278,9 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 		known[s.Name] = true
 		if l := d.laneNamed(s.Name); s.Sink == nil && (l == nil || !l.configured()) {
 			return nil, fmt.Errorf("sink %q is not running and none was given", s.Name)
+		}
+		if _, ok := s.Sink.(sinks.BatchSink); s.Sink != nil && s.Options.Batch.on() && !ok {
+			return nil, fmt.Errorf("sink %q: its kind cannot take batches: leave batch out", s.Name)
 		}
 	}
 	next := &routing{version: t.Version, routes: t.Routes, retain: t.Retain}

@@ -37,6 +37,7 @@ const (
 	StageDelivered  = "delivered"
 	StageRetry      = "retry"
 	StageDeadLetter = "dead_letter"
+	StageDiscarded  = "discarded"
 )
 
 // fates tells those who watch what becomes of events. With nobody watching it
@@ -109,6 +110,8 @@ func (f *fates) outcome(d *delivery, a Attempt, v Verdict, after time.Duration, 
 		n.Stage = StageDelivered
 	case Again:
 		n.Stage, n.After = StageRetry, after
+	case Discarded:
+		n.Stage = StageDiscarded
 	default:
 		n.Stage, n.Reason = StageDeadLetter, v.String()
 	}

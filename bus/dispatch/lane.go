@@ -46,6 +46,8 @@ type lane struct {
 	ghosts    map[uint64]int // by pack not read yet: records of deliveries that were under way
 	oldest    time.Time
 	detached  map[bus.Position]*delivery
+	gathering bool // a worker collects a batch
+	company   chan struct{}
 	closing   []*delivery // order_by: what waits, in memory, for the end of the spill
 	feeding   bool
 	readTo    uint64        // the number after the last pack that the feed has read
@@ -63,6 +65,7 @@ type laneConf struct {
 	limiter *rate.Limiter // nil: no limit
 	users   int           // attempts under way; guarded by the lane's mutex
 	retired bool          // replaced: the last user closes the sink
+	removed bool          // it stands in for a sink that was taken out
 }
 
 const (
@@ -82,6 +85,7 @@ func (d *Dispatcher) newLane(name string) *lane {
 		detached: map[bus.Position]*delivery{},
 		ghosts:   map[uint64]int{},
 		room:     make(chan struct{}, 1),
+		company:  make(chan struct{}, 1),
 	}
 	l.books.whole = func(seq uint64) { d.remover.remove(d.backlogStream, l.books, seq) }
 	return l
@@ -141,7 +145,12 @@ func (l *lane) blocked(now time.Time) bool {
 
 // dispatch starts workers for what is queued.
 func (l *lane) dispatch(now time.Time) {
-	for l.queue.runnable() > 0 && l.workers < l.limit() && !l.blocked(now) {
+	batches := l.conf != nil && l.conf.options.Batch.on()
+	if l.gathering && l.queue.runnable() > 0 {
+		signal(l.company)
+	}
+	for l.queue.runnable() > 0 && l.workers < l.limit() && !l.gathering && !l.blocked(now) {
+		l.gathering = batches
 		d := l.queue.pop()
 		l.take(d)
 		l.workers++
@@ -178,13 +187,14 @@ func (l *lane) work(d *delivery) {
 func (l *lane) next() *delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.queue.runnable() == 0 || l.workers > l.limit() || l.blocked(time.Now()) {
+	if l.queue.runnable() == 0 || l.gathering || l.workers > l.limit() || l.blocked(time.Now()) {
 		l.workers--
 		l.nudgeFeed()
 		return nil
 	}
 	d := l.queue.pop()
 	l.take(d)
+	l.gathering = l.conf.options.Batch.on()
 	if l.queue.len() == feedDeliveries/2 {
 		l.nudgeFeed()
 	}
@@ -441,11 +451,11 @@ func (l *lane) close() {
 	}
 }
 
-// configured tells whether the lane has a sink.
+// configured tells whether the lane has a sink of the config.
 func (l *lane) configured() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.conf != nil
+	return l.conf != nil && !l.conf.removed
 }
 
 // backlogDepth is how many deliveries wait in the backlog.

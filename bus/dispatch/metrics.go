@@ -14,25 +14,26 @@ import (
 // metrics are the counters of the engine. What has a state rather than a history
 // is read from the lanes when it is asked for: see collector.go.
 type metrics struct {
-	accepted    *prometheus.CounterVec
-	refused     *prometheus.CounterVec
-	recovered   prometheus.Counter
-	routed      prometheus.Counter
-	unmatched   prometheus.Counter
-	matchErrors prometheus.Counter
-	damaged     *prometheus.CounterVec
-	matches     *prometheus.CounterVec
-	entered     *prometheus.CounterVec
-	deliveries  *prometheus.CounterVec
-	attempts    *prometheus.CounterVec
-	spilled     *prometheus.CounterVec
-	purged      *prometheus.CounterVec
-	duration    *prometheus.HistogramVec
-	age         *prometheus.HistogramVec
-	writes      *prometheus.CounterVec
-	records     *prometheus.CounterVec
-	writeTime   *prometheus.HistogramVec
-	deadReasons *prometheus.CounterVec
+	accepted     *prometheus.CounterVec
+	refused      *prometheus.CounterVec
+	deduplicated *prometheus.CounterVec
+	recovered    prometheus.Counter
+	routed       prometheus.Counter
+	unmatched    prometheus.Counter
+	matchErrors  prometheus.Counter
+	damaged      *prometheus.CounterVec
+	matches      *prometheus.CounterVec
+	entered      *prometheus.CounterVec
+	deliveries   *prometheus.CounterVec
+	attempts     *prometheus.CounterVec
+	spilled      *prometheus.CounterVec
+	purged       *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	age          *prometheus.HistogramVec
+	writes       *prometheus.CounterVec
+	records      *prometheus.CounterVec
+	writeTime    *prometheus.HistogramVec
+	deadReasons  *prometheus.CounterVec
 
 	mu    sync.Mutex
 	rules map[string]*ruleStat
@@ -57,19 +58,20 @@ func newMetrics() *metrics {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "sluice", Name: name, Help: help, Buckets: buckets}, labels)
 	}
 	return &metrics{
-		accepted:    counter("events_accepted_total", "Events that were stored durably, by source.", "source"),
-		refused:     counter("events_refused_total", "Events that the store did not take, by source and reason.", "source", "reason"),
-		recovered:   single("events_recovered_total", "Events that an earlier process had accepted and not settled."),
-		routed:      single("events_routed_total", "Events that at least one rule matched."),
-		unmatched:   single("events_unmatched_total", "Events that no rule matched."),
-		matchErrors: single("match_errors_total", "Events that the rules could not be applied to."),
-		damaged:     counter("records_damaged_total", "Records that were unreadable in the store, by stream.", "stream"),
-		matches:     counter("rule_matches_total", "Events that matched, by rule.", "rule"),
-		entered:     counter("deliveries_entered_total", "Deliveries that came into being, by rule, sink and where from.", "rule", "sink", "from"),
-		deliveries:  counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
-		attempts:    counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
-		spilled:     counter("deliveries_spilled_total", "Deliveries that went through the backlog, by sink.", "sink"),
-		purged:      counter("dead_letters_purged_total", "Dead letters that were removed without being delivered, by sink and cause (by hand, or expired).", "sink", "cause"),
+		accepted:     counter("events_accepted_total", "Events that were stored durably, by source.", "source"),
+		deduplicated: counter("events_deduplicated_total", "Events that were published before within the window of dedup, by source.", "source"),
+		refused:      counter("events_refused_total", "Events that the store did not take, by source and reason.", "source", "reason"),
+		recovered:    single("events_recovered_total", "Events that an earlier process had accepted and not settled."),
+		routed:       single("events_routed_total", "Events that at least one rule matched."),
+		unmatched:    single("events_unmatched_total", "Events that no rule matched."),
+		matchErrors:  single("match_errors_total", "Events that the rules could not be applied to."),
+		damaged:      counter("records_damaged_total", "Records that were unreadable in the store, by stream.", "stream"),
+		matches:      counter("rule_matches_total", "Events that matched, by rule.", "rule"),
+		entered:      counter("deliveries_entered_total", "Deliveries that came into being, by rule, sink and where from.", "rule", "sink", "from"),
+		deliveries:   counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
+		attempts:     counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
+		spilled:      counter("deliveries_spilled_total", "Deliveries that went through the backlog, by sink.", "sink"),
+		purged:       counter("dead_letters_purged_total", "Dead letters that were removed without being delivered, by sink and cause (by hand, or expired).", "sink", "cause"),
 		duration: histogram("delivery_attempt_duration_seconds", "How long one attempt took, by sink.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900}, "sink"),
 		age: histogram("delivery_age_seconds", "Time from the acceptance of an event to its delivery, by sink.",
@@ -85,7 +87,7 @@ func newMetrics() *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.accepted, m.refused, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.matches,
+		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.matches,
 		m.entered, m.deliveries, m.attempts, m.spilled, m.purged, m.duration, m.age, m.writes, m.records,
 		m.writeTime, m.deadReasons,
 	}
@@ -130,9 +132,9 @@ type laneMetrics struct {
 }
 
 // liveCounts add up what came into a lane and what ended there, for the check
-// that nothing vanishes: entered = delivered + dead + open.
+// that nothing vanishes: entered = delivered + dead + discarded + open.
 type liveCounts struct {
-	entered, delivered, dead atomic.Int64
+	entered, delivered, dead, discarded atomic.Int64
 }
 
 func (m *metrics) lane(sink string) laneMetrics {
@@ -170,6 +172,11 @@ func (l *laneMetrics) buried(rule, reason string) {
 	l.live.dead.Add(1)
 	l.m.deliveries.WithLabelValues(rule, l.sink, "dead_lettered").Inc()
 	l.m.deadReasons.WithLabelValues(l.sink, reason).Inc()
+}
+
+func (l *laneMetrics) discarded(rule string) {
+	l.live.discarded.Add(1)
+	l.m.deliveries.WithLabelValues(rule, l.sink, "discarded").Inc()
 }
 
 // ruleStat outlives reloads, so that a rule keeps its history.

@@ -16,6 +16,7 @@ type Options struct {
 	Retry        Retry          `yaml:"retry" doc:"When a failed delivery is tried again, and when it is given up."`
 	OrderBy      string         `yaml:"order_by" doc:"Keeps the order of events with the same key: an attribute such as subject, or data. and a gjson path."`
 	OnPoison     string         `yaml:"on_poison" enum:"block,dead_letter" doc:"What happens to an event of an ordered sink that is given up: dead_letter lets those behind it go on, block tries it for ever."`
+	Batch        Batch          `yaml:"batch" doc:"Sends several events in one request, for kinds of sink that can."`
 	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
 	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
 	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed."`
@@ -58,6 +59,9 @@ func (r Retry) budget() int {
 	return r.Budget
 }
 
+// maxBatch is the most events in one request.
+const maxBatch = 10000
+
 // MaxTimeout is the longest attempt there is.
 const MaxTimeout = 15 * time.Minute
 
@@ -94,6 +98,12 @@ func (o Options) Validate() []value.Fault {
 	}
 	if time.Duration(o.SpillAfter) < 10*time.Millisecond {
 		fault("spill_after", "must be at least 10ms, is %s", o.SpillAfter)
+	}
+	if o.Batch.Max < 0 || o.Batch.Max > maxBatch {
+		fault("batch.max", "must be from 1 to %d, is %d", maxBatch, o.Batch.Max)
+	}
+	if o.Batch.Bytes < 0 || o.Batch.Wait < 0 || time.Duration(o.Batch.Wait) > time.Minute {
+		fault("batch.wait", "must be from 0 to 1m, and bytes not negative")
 	}
 	if o.StartupGrace < 0 {
 		fault("startup_grace", "must not be negative")

@@ -12,8 +12,8 @@ import (
 	"sluice/sinks"
 )
 
-// Verdict is what becomes of a delivery after an attempt. The ones that end in a
-// dead letter double as its reason: they are a closed set.
+// Verdict is what becomes of a delivery after an attempt. From Rejected to Expired
+// they end in a dead letter and double as its reason: a closed set.
 type Verdict int
 
 // The verdicts.
@@ -24,6 +24,7 @@ const (
 	Gone                             // the sink said that it exists no more: it is disabled too
 	AttemptsExhausted                // the last attempt that the policy allows has failed
 	Expired                          // the next attempt would come after the policy's max age
+	Discarded                        // the config says that it is not wanted any more
 )
 
 func (v Verdict) String() string {
@@ -40,6 +41,8 @@ func (v Verdict) String() string {
 		return "attempts_exhausted"
 	case Expired:
 		return "expired"
+	case Discarded:
+		return "discarded"
 	}
 	return "unknown"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,15 +13,20 @@ import (
 
 // publisher is the way in for one source.
 type publisher struct {
-	d        *Dispatcher
-	source   string
-	accepted prometheus.Counter
+	d            *Dispatcher
+	source       string
+	accepted     prometheus.Counter
+	deduplicated prometheus.Counter
 }
 
 // Publisher is the way in for a source; its name is the label under which what
 // it publishes is counted.
 func (d *Dispatcher) Publisher(source string) bus.Publisher {
-	return &publisher{d: d, source: source, accepted: d.metrics.accepted.WithLabelValues(source)}
+	return &publisher{
+		d: d, source: source,
+		accepted:     d.metrics.accepted.WithLabelValues(source),
+		deduplicated: d.metrics.deduplicated.WithLabelValues(source),
+	}
 }
 
 // call is one Publish that waits for its records.
@@ -37,14 +43,22 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 		return nil, nil
 	}
 	c := &call{results: make([]bus.Result, len(events)), left: len(events), done: make(chan struct{})}
-	writes := make([]write, len(events))
+	writes := make([]write, 0, len(events))
 	for i := range events {
-		writes[i].record = events[i].AppendRecord(make([]byte, 0, events[i].Size()+16))
-		writes[i].done = func(pos bus.Position, _ int, err error) { p.stored(c, i, pos, err) }
+		store := func(pos bus.Position, _ int, err error) { p.stored(c, i, pos, err) }
+		if p.d.dedup != nil {
+			if store = p.claim(c, i, events[i]); store == nil {
+				continue
+			}
+		}
+		writes = append(writes, write{record: events[i].AppendRecord(make([]byte, 0, events[i].Size()+16)), done: store})
 	}
-	if err := p.d.eventWriter.submit(writes...); err != nil {
-		p.refuse(err, len(events))
-		return c.fail(err), err
+	if len(writes) > 0 {
+		if err := p.d.eventWriter.submit(writes...); err != nil {
+			for _, w := range writes {
+				w.done(bus.Position{}, 0, err)
+			}
+		}
 	}
 	select {
 	case <-c.done:
@@ -57,6 +71,40 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 	return c.results, nil
 }
 
+// claim asks for an event whether it is new, and gives what to call once it is
+// stored. Nil means that it was published before: that is its result, now or when
+// the publish that stores it has ended.
+func (p *publisher) claim(c *call, i int, e bus.Event) func(bus.Position, int, error) {
+	d := p.d.dedup
+	sum := d.sum(e)
+	known, wait, fresh := d.claim(sum, time.Now())
+	switch {
+	case fresh:
+		return func(pos bus.Position, _ int, err error) {
+			d.resolve(sum, pos, err, time.Now())
+			p.stored(c, i, pos, err)
+		}
+	case wait != nil:
+		go func() {
+			<-wait.done // the writer answers every write
+			if wait.err != nil {
+				p.refuse(wait.err, 1)
+				c.finish(i, bus.Result{Err: wait.err})
+				return
+			}
+			p.repeated(c, i, wait.pos)
+		}()
+	default:
+		p.repeated(c, i, known)
+	}
+	return nil
+}
+
+func (p *publisher) repeated(c *call, i int, pos bus.Position) {
+	p.deduplicated.Inc()
+	c.finish(i, bus.Result{Position: pos, Deduplicated: true})
+}
+
 // stored hears what became of one event. It counts even when the caller has
 // given up waiting: the event is in the log.
 func (p *publisher) stored(c *call, i int, pos bus.Position, err error) {
@@ -65,18 +113,18 @@ func (p *publisher) stored(c *call, i int, pos bus.Position, err error) {
 	} else {
 		p.refuse(err, 1)
 	}
-	c.finish(i, pos, err)
+	c.finish(i, bus.Result{Position: pos, Err: err})
 }
 
 func (p *publisher) refuse(err error, events int) {
 	p.d.metrics.refused.WithLabelValues(p.source, refusal(err)).Add(float64(events))
 }
 
-func (c *call) finish(i int, pos bus.Position, err error) {
+func (c *call) finish(i int, r bus.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.results[i] = bus.Result{Position: pos, Err: err}
-	if err == nil {
+	c.results[i] = r
+	if r.Err == nil {
 		c.stored++
 	}
 	if c.left--; c.left == 0 {

@@ -62,7 +62,7 @@ func (l *lane) status() SinkStatus {
 		s.Concurrency = l.limit()
 	}
 	switch {
-	case l.conf == nil:
+	case l.conf == nil, l.conf.removed:
 		s.State = StateRemoved
 	case l.hold != nil && l.hold.Reason == HoldGone:
 		s.State = StateGone
@@ -121,11 +121,11 @@ func (d *Dispatcher) Match(e bus.Event) (matching, to []string, err error) {
 func (d *Dispatcher) Version() string { return d.routing.Load().version }
 
 // Balance is the sum that must come out even: every delivery that came into
-// being was delivered, is a dead letter, or is open somewhere that can be named.
+// being was delivered, is a dead letter, was discarded, or is open somewhere that can be named.
 // While deliveries move the two sides may differ by those between two places; a
 // difference that stays is a fault.
 type Balance struct {
-	Entered, Delivered, Dead                    int64
+	Entered, Delivered, Dead, Discarded         int64
 	Queued, Running, Spilling, Backlog, Retries int64
 }
 
@@ -133,7 +133,7 @@ type Balance struct {
 func (b Balance) Open() int64 { return b.Queued + b.Running + b.Spilling + b.Backlog + b.Retries }
 
 // Lost is the difference of the two sides: 0 when nothing has vanished.
-func (b Balance) Lost() int64 { return b.Entered - b.Delivered - b.Dead - b.Open() }
+func (b Balance) Lost() int64 { return b.Entered - b.Delivered - b.Dead - b.Discarded - b.Open() }
 
 // Balance adds up all sinks.
 func (d *Dispatcher) Balance() (b Balance) {
@@ -143,6 +143,7 @@ func (d *Dispatcher) Balance() (b Balance) {
 		b.Entered += live.entered.Load()
 		b.Delivered += live.delivered.Load()
 		b.Dead += live.dead.Load()
+		b.Discarded += live.discarded.Load()
 		b.Queued += int64(l.queue.len() + len(l.closing))
 		b.Running += int64(len(l.running))
 		b.Spilling += int64(l.spilling)

@@ -182,7 +182,7 @@ func (a *App) dir(c *config.Config) string {
 
 // startBus starts the dispatcher with the sinks and rules of the config.
 func (a *App) startBus(ctx context.Context) (err error) {
-	a.bus, err = dispatch.New(dispatch.Config{Store: a.store, Log: a.log, Registry: a.metrics.registry})
+	a.bus, err = dispatch.New(dispatch.Config{Store: a.store, Log: a.log, Registry: a.metrics.registry, Dedup: a.first.Dedup})
 	if err != nil {
 		return err
 	}

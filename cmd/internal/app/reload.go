@@ -102,6 +102,7 @@ func (a *App) needRestart(next *config.Config) (settings []string) {
 		{"server.tls", was.Server.TLS.Enabled() == is.Server.TLS.Enabled()},
 		{"store.dir", a.dir(was) == a.dir(is)},
 		{"store.sync", was.Store.Sync == is.Store.Sync},
+		{"dedup", was.Dedup == is.Dedup},
 		{"store.max_bytes", was.Store.MaxBytes == is.Store.MaxBytes},
 	} {
 		if !s.same {
@@ -115,7 +116,7 @@ func (a *App) needRestart(next *config.Config) (settings []string) {
 // fresh names, all of them when that is nil; the others run on.
 func (a *App) table(ctx context.Context, cfg *config.Config, fresh map[string]bool) (dispatch.Table, error) {
 	t := dispatch.Table{
-		Version: cfg.Version(), Routes: Routes(cfg), Unmatched: cfg.Unmatched,
+		Version: cfg.Version(), Routes: Routes(cfg), Unmatched: cfg.Unmatched, Removed: cfg.RemovedSinks,
 		Retain: dispatch.Retention{
 			Age: time.Duration(cfg.Store.Retain.Age), Size: int64(cfg.Store.Retain.Size),
 			DeadLetters: time.Duration(cfg.DeadLetters.Retain),

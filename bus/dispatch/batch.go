@@ -1,0 +1,128 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"sluice/config/value"
+	"sluice/sinks"
+)
+
+// Batch says how many deliveries go into one attempt.
+type Batch struct {
+	Max   int            `yaml:"max" doc:"The most events in one request; 1 or nothing for no batches."`
+	Bytes value.Bytes    `yaml:"bytes" doc:"The most bytes of events in one request."`
+	Wait  value.Duration `yaml:"wait" doc:"How long an event waits for company."`
+}
+
+func (b Batch) on() bool { return b.Max > 1 }
+
+// alone is the most deliveries that d may share an attempt with: half as many
+// after each failure. So the event that makes a batch fail ends up alone, and
+// those beside it are delivered.
+func (b Batch) alone(d *delivery) int {
+	return max(1, b.Max>>min(len(d.attempts), 30))
+}
+
+// gather collects a batch that begins with d. It waits for company once, and only
+// one worker of a lane does so at a time: the others would share out what comes.
+func (l *lane) gather(conf *laneConf, d *delivery) []*delivery {
+	b := conf.options.Batch
+	batch := l.fill(b, []*delivery{d})
+	if wait := time.Duration(b.Wait); wait > 0 && len(batch) < b.alone(d) {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		for waiting := true; waiting && len(batch) < b.alone(d); {
+			select {
+			case <-timer.C:
+				waiting = false
+			case <-l.company:
+			case <-l.d.intake.Done():
+				waiting = false
+			}
+			batch = l.fill(b, batch)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gathering = false
+	l.dispatch(time.Now())
+	return batch
+}
+
+// fill adds what is ready and of the batch's kind.
+func (l *lane) fill(b Batch, batch []*delivery) []*delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size := 0
+	for _, d := range batch {
+		size += d.event.Size()
+	}
+	most := b.alone(batch[0])
+	for len(batch) < most && !l.blocked(time.Now()) {
+		d := l.queue.ready.peek()
+		if d == nil || b.alone(d) != most || b.Bytes > 0 && size+d.event.Size() > int(b.Bytes) {
+			break
+		}
+		l.queue.pop()
+		l.take(d)
+		size += d.event.Size()
+		batch = append(batch, d)
+	}
+	l.nudgeFeed()
+	return batch
+}
+
+// sendBatch makes one attempt at several deliveries. When the sink will never
+// take the whole of it, each half is tried by itself, down to the event that is
+// the reason.
+func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
+	start := time.Now()
+	failed, err := l.deliverBatch(conf, batch)
+	took := time.Since(start)
+	if err != nil && l.d.attempts.Err() != nil {
+		for _, d := range batch {
+			l.leave(d)
+		}
+		return
+	}
+	if err != nil && len(batch) > 1 {
+		if _, v := conf.policy.Next(1, 0, err); v == Rejected {
+			l.sendBatch(conf, batch[:len(batch)/2])
+			l.sendBatch(conf, batch[len(batch)/2:])
+			return
+		}
+	}
+	watched := false
+	for i, d := range batch {
+		one := err
+		if one == nil && failed != nil {
+			one = failed[i]
+		}
+		// The breaker and the pace see one attempt, whatever its size.
+		l.judge(conf, d, start, took, one, !watched)
+		watched = true
+	}
+}
+
+func (l *lane) deliverBatch(conf *laneConf, batch []*delivery) (failed []error, err error) {
+	sink, ok := conf.sink.(sinks.BatchSink)
+	if !ok || len(batch) == 1 && !conf.options.Batch.on() {
+		return nil, l.guard(conf, batch[0], func(ctx context.Context) error {
+			return conf.sink.Deliver(ctx, l.outgoing(batch[0]))
+		})
+	}
+	ds := make([]sinks.Delivery, len(batch))
+	for i, d := range batch {
+		ds[i] = l.outgoing(d)
+	}
+	err = l.guard(conf, batch[0], func(ctx context.Context) error {
+		failed, err = sink.DeliverBatch(ctx, ds)
+		return err
+	})
+	return failed, err
+}
+
+func (l *lane) outgoing(d *delivery) sinks.Delivery {
+	return sinks.Delivery{Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: len(d.attempts) + 1}
+}

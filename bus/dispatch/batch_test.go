@@ -1,0 +1,134 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/bus"
+	"sluice/bus/dispatch"
+	"sluice/bus/memlog"
+	"sluice/config/value"
+	"sluice/sinks"
+)
+
+// farBatch is a far side that takes batches.
+type farBatch struct {
+	*far
+	sizes []int
+	judge func(ids []string) (failed []error, err error)
+}
+
+func (f *farBatch) DeliverBatch(ctx context.Context, ds []sinks.Delivery) ([]error, error) {
+	var ids []string
+	for _, d := range ds {
+		ids = append(ids, d.Event.ID())
+	}
+	f.mu.Lock()
+	f.sizes = append(f.sizes, len(ds))
+	f.tries++
+	judge := f.judge
+	f.mu.Unlock()
+	var failed []error
+	if judge != nil {
+		var err error
+		if failed, err = judge(ids); err != nil {
+			return nil, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, id := range ids {
+		if failed == nil || failed[i] == nil {
+			f.got[id]++
+		}
+	}
+	return failed, nil
+}
+
+func holds(ids []string, bad string) bool {
+	return strings.Contains(" "+strings.Join(ids, " ")+" ", " "+bad+" ")
+}
+
+func batches(limit int, wait time.Duration) func(*dispatch.Options) {
+	return func(o *dispatch.Options) {
+		o.Batch.Max = limit
+		o.Batch.Wait = value.Duration(wait)
+		o.Retry.Jitter = "none"
+	}
+}
+
+func TestBatchesFillUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := &farBatch{far: newFar(nil)}
+		d := start(t, memlog.New(memlog.Options{}), one(t, spec("f", f, batches(10, time.Second))))
+		defer d.stop()
+		d.publish(names("e", 100)...)
+		synctest.Wait()
+		if f.count() != 100 || f.attempts() != 10 {
+			t.Fatalf("%d events in %d requests of %v", f.count(), f.attempts(), f.sizes)
+		}
+		d.publish("x", "y")
+		synctest.Wait()
+		if f.count() != 100 {
+			t.Fatal("two events did not wait for company")
+		}
+		pass(time.Second)
+		if f.count() != 102 || f.attempts() != 11 {
+			t.Fatalf("%d events in %d requests after the wait", f.count(), f.attempts())
+		}
+		d.settled()
+	})
+}
+
+func TestPoisonIsFoundInABatch(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		judge  func(ids []string) ([]error, error)
+		reason string
+	}{
+		{"rejected", func(ids []string) ([]error, error) {
+			if holds(ids, "e37") {
+				return nil, sinks.Answered(400, nil)
+			}
+			return nil, nil
+		}, "rejected"},
+		{"failing", func(ids []string) ([]error, error) {
+			if holds(ids, "e37") {
+				return nil, sinks.Answered(500, nil)
+			}
+			return nil, nil
+		}, "expired"},
+		{"named", func(ids []string) ([]error, error) {
+			failed := make([]error, len(ids))
+			for i, id := range ids {
+				if id == "e37" {
+					failed[i] = errors.New("this one")
+				}
+			}
+			return failed, nil
+		}, "expired"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				f := &farBatch{far: newFar(nil), judge: c.judge}
+				d := start(t, memlog.New(memlog.Options{}), one(t, spec("f", f, batches(64, 100*time.Millisecond))))
+				defer d.stop()
+				d.publish(names("e", 100)...)
+				pass(25 * time.Hour)
+				letters, _, err := d.DeadLetters(t.Context(), dispatch.DeadLetterFilter{}, bus.Position{}, 10)
+				if err != nil || len(letters) != 1 || letters[0].Event.ID() != "e37" || letters[0].Reason != c.reason {
+					t.Fatalf("dead letters %+v, error %v", letters, err)
+				}
+				if f.count() != 99 {
+					t.Fatalf("%d of the 99 good events arrived", f.count())
+				}
+				d.settled()
+			})
+		})
+	}
+}

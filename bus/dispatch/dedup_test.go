@@ -1,0 +1,98 @@
+package dispatch_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/bus"
+	"sluice/bus/dispatch"
+	"sluice/bus/memlog"
+	"sluice/config/value"
+)
+
+func startDedup(t *testing.T, store bus.Log, f *far, window time.Duration, key string) *bench {
+	t.Helper()
+	d, err := dispatch.New(dispatch.Config{Store: store, Log: quiet(), Dedup: dispatch.Dedup{Window: value.Duration(window), Key: key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(t.Context(), one(t, spec("f", f, nil))); err != nil {
+		t.Fatal(err)
+	}
+	return &bench{Dispatcher: d, t: t, pub: d.Publisher("test")}
+}
+
+func (b *bench) repeated(id string) bool {
+	b.t.Helper()
+	results, err := b.pub.Publish(b.t.Context(), event(b.t, id))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return results[0].Deduplicated
+}
+
+func TestDedup(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFar(nil)
+		store := memlog.New(memlog.Options{})
+		d := startDedup(t, store, f, time.Minute, "")
+		if d.repeated("e") {
+			t.Fatal("a new event counts as a repeated one")
+		}
+		pass(59 * time.Second)
+		if !d.repeated("e") {
+			t.Fatal("a repeated event counts as new")
+		}
+		d.stop()
+		d = startDedup(t, store.Restart(), f, time.Minute, "")
+		defer d.stop()
+		if !d.repeated("e") {
+			t.Fatal("the restart made it forget")
+		}
+		pass(2 * time.Minute)
+		if d.repeated("e") {
+			t.Fatal("an event is remembered for far longer than the window")
+		}
+		synctest.Wait()
+		if f.times("e") != 2 {
+			t.Fatalf("the event was delivered %d times", f.times("e"))
+		}
+		d.settled()
+	})
+}
+
+// TestDedupWaitsForTheFirst publishes the same event many times at once: each
+// answer comes only when the event is durable, and it is stored once.
+func TestDedupWaitsForTheFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFar(nil)
+		slow := func(_ context.Context, op memlog.Op) error {
+			if op.Name == memlog.OpAppend && op.Stream == bus.Events {
+				<-time.After(time.Second)
+			}
+			return nil
+		}
+		d := startDedup(t, memlog.New(memlog.Options{Hook: slow}), f, time.Minute, "subject")
+		defer d.stop()
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				d.repeated("e")
+				if time.Since(began) < time.Second {
+					t.Error("an answer came before the event was durable")
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait()
+		pass(5 * time.Second)
+		if f.times("e") != 1 {
+			t.Fatalf("the event was delivered %d times", f.times("e"))
+		}
+		d.settled()
+	})
+}

@@ -1,0 +1,64 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sluice/sinks"
+)
+
+// What can become of the deliveries that wait for a sink when that is taken out of
+// the config.
+const (
+	RemovedKeep       = "keep"        // they wait until the sink is back
+	RemovedDeadLetter = "dead_letter" // they become dead letters
+	RemovedDrop       = "drop"        // they are discarded, and counted
+)
+
+var (
+	errSinkRemoved = errors.New("the sink was taken out of the config")
+	errDiscarded   = errors.New("discarded: the sink was taken out of the config")
+)
+
+// checkRemoved refuses a table that takes out a sink for which deliveries wait
+// without saying what becomes of them.
+func (d *Dispatcher) checkRemoved(t Table) error {
+	keep := map[string]bool{}
+	for _, s := range t.Sinks {
+		keep[s.Name] = true
+	}
+	for _, l := range d.allLanes() {
+		if keep[l.name] || t.Removed[l.name] != "" || !l.configured() {
+			continue
+		}
+		if n := l.backlogDepth() + d.retries.waiting(l.name); n > 0 {
+			return fmt.Errorf("sink %q is taken out while %d deliveries wait for it: say what becomes of them with removed_sinks: {%s: keep}, or dead_letter, or drop", l.name, n, l.name)
+		}
+	}
+	return nil
+}
+
+// removedConf is what a lane delivers with whose sink was taken out; nil keeps
+// what waits.
+func removedConf(choice string) *laneConf {
+	var err error
+	switch choice {
+	case RemovedDeadLetter:
+		err = sinks.Permanent(errSinkRemoved)
+	case RemovedDrop:
+		err = errDiscarded
+	default:
+		return nil
+	}
+	o := DefaultOptions()
+	o.Breaker.Failures = 0
+	o.Retry.Preset = "none"
+	return &laneConf{sink: removedSink{err}, options: o, policy: NewPolicy(o, nil), removed: true}
+}
+
+// removedSink fails everything.
+type removedSink struct{ err error }
+
+// Deliver implements sinks.Sink.
+func (s removedSink) Deliver(context.Context, sinks.Delivery) error { return s.err }
