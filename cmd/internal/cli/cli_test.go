@@ -107,7 +107,9 @@ func everyCommand(t *testing.T, visit func(t *testing.T, c *cobra.Command)) {
 	t.Helper()
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
-		t.Run(c.CommandPath(), func(t *testing.T) { visit(t, c) })
+		if !c.Hidden {
+			t.Run(c.CommandPath(), func(t *testing.T) { visit(t, c) })
+		}
 		for _, sub := range c.Commands() {
 			walk(sub)
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -130,35 +129,16 @@ func explainRules(chosen []config.Rule, event bus.Event) []explained {
 	return all
 }
 
-// distance says how far a rule is from matching: the keys that are not fulfilled,
-// of which one that was nearly right counts half. Of an $or only the nearest branch
-// counts.
+// distance orders rules: those that match, those that would if they were enabled,
+// and then by the keys that the event missed them by.
 func (x explained) distance() int {
-	if x.Matched {
-		if x.Enabled {
-			return 0
-		}
-		return 1
+	switch {
+	case x.matches():
+		return -2
+	case x.Matched:
+		return -1
 	}
-	total := 1
-	branches := map[string]int{}
-	for _, key := range x.Keys {
-		miss := 0
-		if key.Verdict != rules.VerdictOK {
-			if miss = 4; len(key.Near) > 0 {
-				miss = 2
-			}
-		}
-		if key.Branch == "" {
-			total += miss
-		} else {
-			branches[key.Branch] += miss
-		}
-	}
-	if len(branches) > 0 {
-		total += slices.Min(slices.Collect(maps.Values(branches)))
-	}
-	return total
+	return x.Missed
 }
 
 // nearestOf are the explanations to show unasked.

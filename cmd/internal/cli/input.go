@@ -115,7 +115,7 @@ func (s *events) detect() error {
 		head, err := s.in.Peek(n)
 		switch {
 		case opened && err != nil, errors.Is(err, bufio.ErrBufferFull):
-			return nil
+			return nil //nolint:nilerr // whoever reads on comes to it again
 		case err != nil:
 			return readFault(err)
 		}

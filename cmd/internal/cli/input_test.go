@@ -68,7 +68,7 @@ func TestInputEndsWithContext(t *testing.T) {
 	t.Parallel()
 	r := newRig("")
 	blocked, w := io.Pipe()
-	defer w.Close() //nolint:errcheck // it always works
+	defer w.Close()
 	r.stdin = blocked
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,7 +43,8 @@ func (e *env) match(ctx context.Context, path string, sinks bool) error {
 		return err
 	}
 	in := newEvents(e.input(ctx))
-	out := json.NewEncoder(e.stdout)
+	buffer := bufio.NewWriter(e.stdout)
+	out := json.NewEncoder(buffer)
 	out.SetEscapeHTML(false)
 	bad, matched := 0, false
 	for {
@@ -50,9 +52,9 @@ func (e *env) match(ctx context.Context, path string, sinks bool) error {
 		var fatal *readError
 		switch {
 		case errors.Is(err, io.EOF):
-			return matchResult(bad, matched)
+			return errors.Join(buffer.Flush(), matchResult(bad, matched))
 		case errors.As(err, &fatal):
-			return err
+			return errors.Join(err, buffer.Flush())
 		}
 		var to route
 		if err == nil {
@@ -68,7 +70,11 @@ func (e *env) match(ctx context.Context, path string, sinks bool) error {
 		if sinks {
 			names = to.sinks
 		}
-		if err := out.Encode(names); err != nil {
+		err = out.Encode(names)
+		if err == nil && in.idle() { // somebody may be waiting for the answer
+			err = buffer.Flush()
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -48,6 +48,8 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Values[stageKey{}] = &stage{functions: map[string]*function{}}
+			// With -race every process would wait a second at its end for late reports.
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			// Nothing of who runs the tests.
 			e.Setenv("SLUICE_SERVER", "http://127.0.0.1:1")
 			e.Setenv("SLUICE_TOKEN", "")

@@ -98,7 +98,7 @@ func (e *env) showSink(s sinkDoc) error {
 
 // oldest is the age of the oldest delivery in the backlog.
 func (s sinkDoc) oldest() string {
-	if s.OldestAgeSeconds <= 0 {
+	if s.Backlog == 0 || s.OldestAgeSeconds <= 0 {
 		return "-"
 	}
 	return span(seconds(s.OldestAgeSeconds))

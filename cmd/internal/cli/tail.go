@@ -97,7 +97,7 @@ func (t *tail) run(ctx context.Context) error {
 		var lost *connError
 		switch {
 		case ctx.Err() != nil, errors.Is(err, errEnough):
-			return nil
+			return nil //nolint:nilerr // Ctrl-C is how a tail ends
 		case !attached, err != nil && !errors.As(err, &lost) && !unavailable(err):
 			return err
 		case ok || t.shown > before:
@@ -105,7 +105,7 @@ func (t *tail) run(ctx context.Context) error {
 		}
 		t.e.note("the server has gone away; trying again in %s", span(wait))
 		if t.e.sleep(ctx, wait) != nil {
-			return nil
+			return nil //nolint:nilerr // Ctrl-C is how a tail ends
 		}
 		wait = min(2*wait, maxReconnect)
 		t.missed, t.away = 0, true // a new tail counts from zero
@@ -137,13 +137,11 @@ func (t *tail) attach(ctx context.Context) (ok bool, err error) {
 	lines := bufio.NewReader(resp.Body)
 	for {
 		line, err := lines.ReadBytes('\n')
-		if err != nil { // a line without an end was cut off
-			if errors.Is(err, io.EOF) {
-				err = nil
-			} else {
-				err = t.api.unreachable(ctx, err)
-			}
-			return true, err
+		switch { // a line without an end was cut off
+		case errors.Is(err, io.EOF):
+			return true, nil
+		case err != nil:
+			return true, t.api.unreachable(ctx, err)
 		}
 		silence.Reset(maxSilence)
 		if line = bytes.TrimSpace(line); len(line) == 0 {
