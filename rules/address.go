@@ -72,7 +72,7 @@ func parseAddress[T string | []byte](s T) (address, bool) {
 func parseV4[T string | []byte](s T) (address, bool) {
 	var v, part uint64
 	dots, digits := 0, 0
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		c := s[i]
 		if c == '.' {
 			if digits == 0 || dots == 3 {

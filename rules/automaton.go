@@ -67,9 +67,9 @@ func newAutomaton(literals []string) *automaton {
 func (m *automaton) step(s uint32, c byte) uint32 {
 	for s != 0 {
 		st := &m.states[s]
-		switch n := st.kids.end - st.kids.off; {
-		case n == 0:
-		case n == 1:
+		switch st.kids.end - st.kids.off {
+		case 0:
+		case 1:
 			if m.labels[st.kids.off] == c {
 				return st.kids.off
 			}

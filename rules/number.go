@@ -86,15 +86,14 @@ func readDecimal[T string | []byte](text T) (d decimal, ok bool) {
 	}
 	seenPoint := false
 	for ; i < len(text); i++ {
-		c := text[i]
-		switch {
-		case c == '.':
+		switch c := text[i]; c {
+		case '.':
 			seenPoint = true
 			continue
-		case c == 'e' || c == 'E':
+		case 'e', 'E':
 			d.point += readExponent(text[i+1:])
 			return d, true
-		case c == '0':
+		case '0':
 			if d.n > 0 {
 				zeros++
 			}
@@ -122,7 +121,7 @@ func readDecimal[T string | []byte](text T) (d decimal, ok bool) {
 // readExponent reads a JSON exponent, held far beyond anything a double has.
 func readExponent[T string | []byte](text T) int {
 	e, neg := 0, false
-	for i := 0; i < len(text); i++ {
+	for i := range len(text) {
 		switch c := text[i]; {
 		case c == '-':
 			neg = true

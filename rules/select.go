@@ -137,11 +137,12 @@ func (b *builder) register() {
 func (b *builder) registerRule(r uint32) {
 	code := &b.groups[b.rules[r].group]
 	clauses := b.refs[code.clauses.off:code.clauses.end]
-	best, check := b.choose(code), -1
+	best := b.choose(code)
 	if best.weight >= never {
 		b.always = append(b.always, r)
 		return
 	}
+	var check int
 	if best.clause >= 0 {
 		best, check = b.chooseWithCheck(clauses)
 	} else {
