@@ -115,9 +115,9 @@ func parseRules(tb testing.TB, patterns [][]byte) []Rule {
 	return rs
 }
 
-// sizes is the rules of the README's table, with the share of gjson's
+// tableSizes is the rules of the README's table, with the share of gjson's
 // validity scan that each must reach.
-var sizes = [...]struct {
+var tableSizes = [...]struct {
 	rules int
 	goal  float64
 }{{1, 0.80}, {100, 0.40}, {1_000, 0.35}, {10_000, 0.30}, {100_000, 0.20}}
@@ -125,7 +125,7 @@ var sizes = [...]struct {
 // BenchmarkMatch reports events per second as a share of gjson.ValidBytes
 // over the same events in the same run.
 func BenchmarkMatch(b *testing.B) {
-	for _, size := range sizes {
+	for _, size := range tableSizes {
 		b.Run(fmt.Sprint("rules=", size.rules), func(b *testing.B) {
 			w := newWorkload(size.rules)
 			s := compile(b, parseRules(b, w.patterns(size.rules)))
@@ -138,6 +138,35 @@ func BenchmarkMatch(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkMatchEvent is one event of the mix seen through an EventView.
+func BenchmarkMatchEvent(b *testing.B) {
+	w := newWorkload(10_000)
+	s := compile(b, parseRules(b, w.patterns(10_000)))
+	e := fakeEvent{isJSON: true}
+	gjson.ParseBytes(w.event()).ForEach(func(k, v gjson.Result) bool {
+		if k.Str == "data" {
+			e.data = v.Raw
+		} else {
+			e.attributes = append(e.attributes, [3]string{k.Str, v.String()})
+		}
+		return true
+	})
+	var view EventView = &rawEvent{e, []byte(e.data)}
+	var hits []int
+	b.ReportAllocs()
+	for b.Loop() {
+		hits, _ = s.MatchEvent(view, hits[:0])
+	}
+}
+
+// rawEvent is a fakeEvent whose data needs no conversion.
+type rawEvent struct {
+	fakeEvent
+	raw []byte
+}
+
+func (e *rawEvent) Data() []byte { return e.raw }
 
 // sharedRule is a rule of a mix that is harder on the choice of entries: every
 // rule names one of a few types, most together with something broad.
@@ -165,7 +194,7 @@ func (w workload) sharedRule(i int) string {
 
 // BenchmarkMatchShared is BenchmarkMatch with rules that share their types.
 func BenchmarkMatchShared(b *testing.B) {
-	for _, size := range sizes[1:] {
+	for _, size := range tableSizes[1:] {
 		b.Run(fmt.Sprint("rules=", size.rules), func(b *testing.B) {
 			w := newWorkload(size.rules)
 			patterns := make([][]byte, size.rules)

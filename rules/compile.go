@@ -28,11 +28,23 @@ func Compile(rs []Rule) (*Set, error) {
 	}
 	seed := maphash.MakeSeed()
 	s := &Set{seed: seed, trie: newPathTrie(seed)}
+	var n sizes
+	for _, r := range rs {
+		n.add(r.Pattern.root)
+	}
+	s.atoms = make([]atom, 0, n.conds)
+	s.clauses = make([]clause, 0, n.fields)
+	s.groups = make([]groupCode, 0, n.groups)
+	s.refs = make([]uint32, 0, n.fields)
+	s.rules = make([]ruleCode, 0, len(rs))
 	b := builder{
 		Set:     s,
 		trie:    trieBuilder{s.trie, make(map[trieStep]int32)},
+		single:  make([]uint32, 0, n.conds),
+		uses:    make([]uint32, 0, n.fields),
+		pending: make([]registration, 0, len(rs)),
 		byPath:  make(map[string]uint32),
-		byAtom:  make(map[atomKey]uint32),
+		byAtom:  make(map[atomKey]uint32, n.conds),
 		byField: make(map[string]uint32),
 		steps:   make(map[string]uint32),
 	}
@@ -46,8 +58,30 @@ func Compile(rs []Rule) (*Set, error) {
 	b.register()
 	b.index()
 	s.pool.New = func() any { return newScratch(s) }
+	s.atoms = slices.Clip(slices.Clone(s.atoms))
+	s.clauses = slices.Clip(slices.Clone(s.clauses))
 	s.idle.Store(newScratch(s))
 	return s, nil
+}
+
+// sizes is how much a set holds at most, known before it is built so that
+// nothing has to be moved while it grows.
+type sizes struct{ groups, fields, conds int }
+
+func (n *sizes) add(g *group) {
+	if g == nil {
+		return
+	}
+	n.groups++
+	n.fields += len(g.fields)
+	for i := range g.fields {
+		n.conds += len(g.fields[i].conds)
+	}
+	for _, alt := range g.anyOf {
+		for i := range alt.groups {
+			n.add(&alt.groups[i])
+		}
+	}
 }
 
 // builder turns patterns into the flat tables of a set.
@@ -89,7 +123,9 @@ func (b *builder) group(g *group) uint32 {
 
 func (b *builder) reserve(n int) uint32 {
 	at := uint32(len(b.groups))
-	b.groups = append(b.groups, make([]groupCode, n)...)
+	for range n {
+		b.groups = append(b.groups, groupCode{})
+	}
 	return at
 }
 

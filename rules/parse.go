@@ -165,24 +165,24 @@ func (p *parser) or(g *group, prefix string) error {
 
 // keySet finds duplicate keys; most objects have too few for a map.
 type keySet struct {
-	few  []string
+	few  [4]string
+	n    int
 	many map[string]bool
 }
 
+// add reports whether the key is new.
 func (s *keySet) add(key string) bool {
-	if s.many == nil {
-		if slices.Contains(s.few, key) {
-			return false
-		}
-		if s.few = append(s.few, key); len(s.few) > 16 {
-			s.many = make(map[string]bool)
-			for _, k := range s.few {
-				s.many[k] = true
-			}
-		}
+	if slices.Contains(s.few[:s.n], key) || s.many[key] {
+		return false
+	}
+	if s.n < len(s.few) {
+		s.few[s.n] = key
+		s.n++
 		return true
 	}
-	dup := s.many[key]
+	if s.many == nil {
+		s.many = make(map[string]bool)
+	}
 	s.many[key] = true
-	return !dup
+	return true
 }

@@ -33,6 +33,7 @@ func badPatterns() []badPattern {
 		{`{"a":[01]}`, 7, "a", "expected"},
 		{`{"a":[-]}`, 6, "a", "not a number"},
 		{`{"a":["x"],"a":["y"]}`, 11, "a", "twice"},
+		{`{"a":[1],"b":[1],"c":[1],"d":[1],"e":[1],"f":[1],"e":[1]}`, 49, "e", "twice"},
 		{`{"a":{"b":["x"]},"a.b":["y"]}`, 17, "a.b", "twice"},
 		{`{"a":{"b":{"prefix":"x"}}}`, 11, "a.b.prefix", `"b": [{"prefix": …}]`},
 		{`{"a":[{"prefx":"x"}]}`, 7, "a", `did you mean "prefix"?`},
