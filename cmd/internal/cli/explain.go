@@ -30,8 +30,9 @@ what was there, and what was nearly right. Without --rule the rules that match a
 explained, and the three that came nearest. No server is needed.
 
 Exit code 4 when the rule, or without --rule any rule, does not match.`,
-		Example: `  echo '{"specversion":"1.0","id":"1","source":"me","type":"hello"}' | sluice explain --config sluice.yaml`,
-		Args:    cobra.NoArgs,
+		Example:               `  echo '{"specversion":"1.0","id":"1","source":"me","type":"hello"}' | sluice explain --config sluice.yaml`,
+		Args:                  cobra.NoArgs,
+		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if rule != "" && all {
 				return usagef("--rule explains one rule and --all every rule: choose one")

@@ -22,8 +22,9 @@ cannot be read are told on standard error with their line, and have no line in t
 output. No server is needed.
 
 Exit code 1 when an event could not be read, 4 when no rule matched any event.`,
-		Example: `  echo '{"specversion":"1.0","id":"1","source":"me","type":"hello"}' | sluice match --config sluice.yaml`,
-		Args:    cobra.NoArgs,
+		Example:               `  echo '{"specversion":"1.0","id":"1","source":"me","type":"hello"}' | sluice match --config sluice.yaml`,
+		Args:                  cobra.NoArgs,
+		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return e.match(c.Context(), path, sinks)
 		},

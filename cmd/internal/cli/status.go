@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 
@@ -41,7 +42,7 @@ func (e *env) showStatus(s statusDoc) error {
 	if s.Draining {
 		t.add("draining", "it takes no events any more and ends soon")
 	}
-	t.add("config", s.Config.Path+" ("+s.ConfigVersion+")")
+	t.add("config", cmp.Or(s.Config.Path, "built in")+" ("+s.ConfigVersion+")")
 	if s.Config.LastReloadOK || s.Config.LastReload.IsZero() {
 		t.add("reload", ago(e.now(), s.Config.LastReload))
 	} else {
