@@ -293,3 +293,24 @@ func TestExampleRetries(t *testing.T) {
 		return !slices.ContainsFunc(b.Sinks(), func(s dispatch.SinkStatus) bool { return s.DeadLetters > 0 })
 	})
 }
+
+// TestExampleOrder lets the first booking fail twice and publishes everything twice:
+// the second booking waits, and each comes once.
+func TestExampleOrder(t *testing.T) {
+	t.Parallel()
+	f := newFunctions(t, func(r *http.Request) int {
+		if attempt := r.Header.Get("Sluice-Attempt"); r.Header.Get("Ce-Id") == "0" && attempt != "3" {
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusNoContent
+	})
+	a := startExample(t, "ordered.yaml", f, "initial: 1s", "initial: 1ms")
+	publish(t, a)
+	publish(t, a)
+	until(t, "both bookings", func() bool { return a.Bus().Balance().Delivered == 2 })
+	stop(t, a)
+	want := []string{"0 ledger 503", "0 ledger 503", "0 ledger 204", "1 ledger 204"}
+	if diff := cmp.Diff(want, f.requests); diff != "" {
+		t.Errorf("event, sink and answer, in order: -want +got\n%s", diff)
+	}
+}
