@@ -138,12 +138,17 @@ func (a *App) Start(ctx context.Context) error {
 		a.background.Go(func() { a.watch(watching) })
 	}
 	a.notify("READY=1")
-	for _, w := range a.Config().Warnings {
-		a.log.Warn("config: " + w.String())
-	}
+	a.warn()
 	a.log.Info("sluice is ready", "listen", a.Addr(), "dir", a.Dir(), "config", a.opts.Path, "config_version", a.Config().Version(),
 		"sources", len(a.Config().Sources), "sinks", len(a.Config().Sinks), "rules", len(a.Config().Rules))
 	return nil
+}
+
+// warn logs what is odd about the config, but no fault.
+func (a *App) warn() {
+	for _, w := range a.Config().Warnings {
+		a.log.Warn("config: " + w.String())
+	}
 }
 
 // openStore opens the log, and refuses a directory that another process uses.

@@ -20,8 +20,11 @@ import (
 func (a *App) Reload(ctx context.Context) api.Reload {
 	a.change.Lock()
 	defer a.change.Unlock()
-	if a.stopped {
+	switch {
+	case a.stopped:
 		return api.Reload{Error: "the bus is shutting down"}
+	case a.opts.Path == "":
+		return api.Reload{Error: "this config is part of the program: there is nothing to read again"}
 	}
 	a.notifyReloading()
 	defer a.notify("READY=1")
@@ -34,6 +37,7 @@ func (a *App) Reload(ctx context.Context) api.Reload {
 		return api.Reload{Error: err.Error()}
 	}
 	a.log.Info("config reloaded", "config", a.opts.Path, "config_version", a.Config().Version(), "changes", result.Changes)
+	a.warn()
 	if len(result.NeedRestart) > 0 {
 		a.log.Warn("settings that changed wait for a restart", "settings", result.NeedRestart)
 	}
@@ -41,9 +45,6 @@ func (a *App) Reload(ctx context.Context) api.Reload {
 }
 
 func (a *App) reload(ctx context.Context) (api.Reload, error) {
-	if a.opts.Path == "" {
-		return api.Reload{}, errors.New("this config is part of the program: there is nothing to read again")
-	}
 	a.seen = a.fingerprint()
 	next, err := a.load()
 	if err != nil {

@@ -42,7 +42,7 @@ func (a *App) watch(ctx context.Context) {
 	// fire. Files that look the same twice are complete.
 	look := time.NewTimer(wait) // what changed before the watch began is seen first
 	defer look.Stop()
-	pending, last := true, a.seen
+	pending, last := true, a.readLast()
 	a.follow(watcher)
 	for {
 		select {

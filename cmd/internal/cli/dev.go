@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -94,13 +95,16 @@ func (e *env) runDev(ctx context.Context, opts app.Options, show *eventPrinter) 
 		}
 		return err
 	}
-	e.banner(a, opts)
+	var tail sync.WaitGroup
+	defer tail.Wait() // it ends with the bus
 	if opts.Path != "" {
-		go func() {
-			// It ends with the bus, whatever comes first.
-			_ = a.Bus().Tail(ctx, dispatch.TailFilter{}, show.notice)
-		}()
+		attached := make(chan struct{})
+		tail.Go(func() {
+			_ = a.Bus().Tail(context.Background(), dispatch.TailFilter{Attached: func() { close(attached) }}, show.notice)
+		})
+		<-attached
 	}
+	e.banner(a, opts)
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
