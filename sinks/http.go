@@ -84,7 +84,7 @@ func (s *HTTP) Open(_ context.Context, _ Env) (Sink, error) {
 		structured: s.Mode == modeStructured,
 		maxAnswer:  int(s.MaxAnswer),
 		header:     http.Header{"User-Agent": {userAgent()}},
-		transport:  newTransport(),
+		transport:  newRoundTripper(s.URL),
 	}
 	sink.secrets = s.secrets()
 	target := *s.URL.URL
@@ -151,12 +151,20 @@ type httpSink struct {
 	structured bool
 	maxAnswer  int
 	secrets    [][]byte
-	transport  *http.Transport
+	transport  roundTripper
 }
 
 // Deliver is Sink.Deliver.
 func (s *httpSink) Deliver(ctx context.Context, d Delivery) error {
-	res, err := s.transport.RoundTrip(s.newRequest(ctx, d))
+	_, err := s.post(s.newRequest(ctx, d), false)
+	return err
+}
+
+// post sends a request. It returns the start of a good answer, if that is to be
+// kept, or the error that an answer or its absence means.
+func (s *httpSink) post(req *http.Request, keep bool) (answer []byte, err error) {
+	ctx := req.Context()
+	res, err := s.transport.RoundTrip(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
@@ -164,11 +172,11 @@ func (s *httpSink) Deliver(ctx context.Context, d Delivery) error {
 		err = fmt.Errorf("POST to %s: %w", s.where, err)
 		var refused *refusedAddress
 		if errors.As(err, &refused) {
-			return Permanent(err)
+			return nil, Permanent(err)
 		}
-		return err
+		return nil, err
 	}
-	return s.verdict(res)
+	return s.verdict(res, keep)
 }
 
 // newRequest is one attempt. Bodies are *bytes.Reader, which net/http knows: it
@@ -194,6 +202,11 @@ func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
 		}
 	}
 	req.Header = h
+	setBody(req, body)
+	return req
+}
+
+func setBody(req *http.Request, body []byte) {
 	req.ContentLength = int64(len(body))
 	req.Body = http.NoBody
 	if len(body) > 0 {
@@ -201,19 +214,22 @@ func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
 		// For HTTP/2 and for idle connections that the far side closed meanwhile.
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
-	return req
 }
 
 // verdict makes an error of an answer that is no success, and leaves the
 // connection fit for the next request when the answer is short.
-func (s *httpSink) verdict(res *http.Response) error {
+func (s *httpSink) verdict(res *http.Response, keep bool) ([]byte, error) {
 	defer res.Body.Close() //nolint:errcheck // nothing is lost: the answer was read
 	limited := io.LimitReader(res.Body, int64(s.maxAnswer))
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
-		if res.ContentLength != 0 {
-			_, _ = io.Copy(io.Discard, limited) // the status decides
+		if res.ContentLength == 0 {
+			return nil, nil
 		}
-		return nil
+		if keep {
+			return io.ReadAll(limited)
+		}
+		_, _ = io.Copy(io.Discard, limited) // the status decides
+		return nil, nil
 	}
 	answer, _ := io.ReadAll(limited) // as much as there is: the status decides
 	for _, secret := range s.secrets {
@@ -223,7 +239,7 @@ func (s *httpSink) verdict(res *http.Response) error {
 	if after := retryAfter(res.Header.Get("Retry-After"), time.Now()); after > 0 {
 		err = RetryAfter(err, after)
 	}
-	return err
+	return nil, err
 }
 
 // retryAfter reads the header Retry-After: seconds or a date (RFC 9110 §10.2.3). It

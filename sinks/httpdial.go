@@ -9,12 +9,27 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sluice/config/value"
 )
 
-// newTransport is one sink's own pool of connections, so that one sink cannot use
-// up another's. Without traffic it is some memory and no goroutine.
-func newTransport() *http.Transport {
+// roundTripper sends requests on connections of its own.
+type roundTripper interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
+// newRoundTripper is one sink's own pool of connections, so that one sink cannot
+// use up another's. Without traffic it is some memory and no goroutine.
+func newRoundTripper(to value.URL) roundTripper {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second, Control: guard}
+	if to.Scheme == "http" {
+		port := to.Port()
+		if port == "" {
+			port = "80"
+		}
+		return &wire{dial: dialer.DialContext, addr: net.JoinHostPort(to.Hostname(), port)}
+	}
 	return &http.Transport{
 		// No Proxy: the guard would see the proxy's address and not the target's.
 		DialContext:         dialer.DialContext,

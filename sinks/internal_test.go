@@ -86,7 +86,7 @@ func TestHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	sink := opened.(*httpSink)
-	sink.transport.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+	sink.transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
 	e, err := bus.NewEvent([]bus.Attr{{Name: "id", Value: "1"}, {Name: "source", Value: "/s"}, {Name: "type", Value: "t"}}, []byte("{}"))
 	if err != nil {
 		t.Fatal(err)

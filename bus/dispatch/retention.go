@@ -19,8 +19,10 @@ type Retention struct {
 const (
 	retentionEvery = time.Second
 	// When the store is fuller than this, settled events go before their time:
-	// room for new ones is worth more than history.
-	pressure = 0.9
+	// room for new ones is worth more than history. It has to lie below the share
+	// of the store at which a Log takes no more events (0.8), or history would
+	// keep new events out.
+	pressure = 0.7
 )
 
 // keepRetention trims the log until ctx ends.

@@ -55,7 +55,7 @@ func (l *lane) status() SinkStatus {
 	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len()+len(l.closing), len(l.running)
 	s.Backlog = l.depth + l.old + l.spilling + l.queue.apart
 	s.LastOK, s.LastError, s.LastErrorAt = l.lastOKAt, l.lastErr, l.lastErrAt
-	if !l.oldest.IsZero() {
+	if s.Backlog > 0 && !l.oldest.IsZero() {
 		s.OldestAge = time.Since(l.oldest)
 	}
 	if l.conf != nil {
