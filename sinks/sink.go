@@ -28,3 +28,12 @@ type Delivery struct {
 	Sink    string // the name of the sink in the config
 	Attempt int    // 1 on the first attempt
 }
+
+// BatchSink is a sink that takes several deliveries at once.
+type BatchSink interface {
+	Sink
+	// DeliverBatch is Deliver for several deliveries. A non-nil err is about all of
+	// them: the far side has none. Otherwise failed has the error of each, in order,
+	// nil where the far side has it; a nil failed means that it has all.
+	DeliverBatch(ctx context.Context, ds []Delivery) (failed []error, err error)
+}

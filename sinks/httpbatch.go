@@ -1,0 +1,84 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strconv"
+
+	"sluice/bus"
+)
+
+// DeliverBatch is BatchSink.DeliverBatch: one POST of a CloudEvents batch. An
+// answer that is a JSON object with batchItemFailures names the events that
+// failed by their id, in the form of AWS Lambda:
+//
+//	{"batchItemFailures": [{"itemIdentifier": "<event id>"}]}
+//
+// An identifier that is empty or of no event in the batch fails all of it, as it
+// does there.
+func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
+	answer, err := s.post(s.newBatch(ctx, ds), true)
+	if err != nil || len(answer) == 0 {
+		return nil, err
+	}
+	return partial(answer, ds)
+}
+
+func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *http.Request {
+	size := 2
+	for i := range ds {
+		size += ds[i].Event.Size() + 128
+	}
+	body := append(make([]byte, 0, size), '[')
+	for i := range ds {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = ds[i].Event.AppendJSON(body)
+	}
+	body = append(body, ']')
+	req := s.request.WithContext(ctx)
+	h := make(http.Header, len(s.header)+4)
+	maps.Copy(h, s.header)
+	h["Content-Type"] = []string{bus.TypeBatch}
+	h["Sluice-Sink"] = []string{ds[0].Sink}
+	h["Sluice-Batch"] = []string{strconv.Itoa(len(ds))}
+	req.Header = h
+	setBody(req, body)
+	return req
+}
+
+var errItemFailed = errors.New("the function reported the event as failed")
+
+// partial reads an answer to a batch.
+func partial(answer []byte, ds []Delivery) ([]error, error) {
+	if !bytes.Contains(answer, []byte("batchItemFailures")) {
+		return nil, nil
+	}
+	var a struct {
+		BatchItemFailures []struct {
+			ItemIdentifier string `json:"itemIdentifier"`
+		} `json:"batchItemFailures"`
+	}
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return nil, fmt.Errorf("the answer has batchItemFailures and is no JSON that can be read: %w", err)
+	}
+	failed := make([]error, len(ds))
+	for _, item := range a.BatchItemFailures {
+		known := false
+		for i := range ds {
+			if item.ItemIdentifier != "" && ds[i].Event.ID() == item.ItemIdentifier {
+				failed[i], known = errItemFailed, true
+			}
+		}
+		if !known {
+			return nil, fmt.Errorf("the answer reports %q as failed, which is no event of the batch", item.ItemIdentifier)
+		}
+	}
+	return failed, nil
+}
