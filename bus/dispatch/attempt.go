@@ -85,7 +85,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		l.d.retries.schedule(l, d, now.Add(after))
 	default:
 		l.log.Error("delivery given up: dead letter", "event_id", d.event.ID(), "source", d.event.Source(),
-			"rule", d.rule, "attempt", n, "reason", verdict, "err", err)
+			"rule", d.rule, "attempt", n, "reason", verdict.String(), "err", err)
 		l.d.bury(l, d, verdict)
 	}
 }

@@ -160,6 +160,9 @@ func TestBadRequestIsNotTriedAgain(t *testing.T) {
 	if d := dead.DeadLetters[0]; d.Reason != "rejected" || len(d.Attempts) != 1 || len(f.Requests()) != 1 {
 		t.Errorf("got %+v after %d requests", d, len(f.Requests()))
 	}
+	if want := `"event_id":"1","source":"/test","rule":"all","attempt":1,"reason":"rejected"`; !strings.Contains(n.Logs.String(), want) {
+		t.Errorf("not logged: %s", want)
+	}
 }
 
 func TestRetryAfterIsObeyed(t *testing.T) {
