@@ -96,7 +96,7 @@ func New(o Options) http.Handler {
 		return refuse(http.StatusForbidden, "a page of another origin may not call the API")
 	}))
 	for _, r := range a.routes() {
-		h := http.Handler(a.allow(r.scope, a.handler(r.do)))
+		h := a.allow(r.scope, a.handler(r.do))
 		if r.scope == Admin {
 			h = sameOrigin.Handler(h)
 		}

@@ -146,10 +146,7 @@ func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
 func TestNotify(t *testing.T) {
 	t.Parallel()
 	f := apptest.NewFunction(t, nil)
-	dir, err := os.MkdirTemp("", "n") // the path of a socket has to be short
-	mustDo(t, err)
-	t.Cleanup(func() { mustDo(t, os.RemoveAll(dir)) })
-	socket := filepath.Join(dir, "s")
+	socket := filepath.Join(t.TempDir(), "s")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	mustDo(t, err)
 	t.Cleanup(func() { mustDo(t, conn.Close()) })

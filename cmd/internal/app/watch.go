@@ -84,8 +84,8 @@ func (a *App) follow(w *fsnotify.Watcher) {
 		return
 	}
 	paths := []string{a.opts.Path}
-	if real, err := filepath.EvalSymlinks(a.opts.Path); err == nil {
-		paths = append(paths, real)
+	if target, err := filepath.EvalSymlinks(a.opts.Path); err == nil {
+		paths = append(paths, target)
 	}
 	for _, path := range paths {
 		if info, err := os.Stat(path); err != nil || !info.IsDir() {

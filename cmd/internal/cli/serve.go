@@ -43,7 +43,7 @@ func (e *env) logger(l logFlags) (*slog.Logger, error) {
 	if l.format != "text" {
 		return slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level})), nil
 	}
-	return slog.New(tint.NewHandler(e.stderr, &tint.Options{
+	return slog.New(tint.NewTextHandler(e.stderr, &tint.Options{
 		Level: level, TimeFormat: time.TimeOnly, NoColor: !bool(e.paint(e.stderr)),
 	})), nil
 }
