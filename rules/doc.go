@@ -22,9 +22,9 @@
 //   - Duplicate keys in a pattern are an error.
 //   - equals-ignore-case compares characters outside the basic plane as they
 //     are; there they become question marks.
-//   - wildcard beside equals-ignore-case in one array means either of them;
-//     there, the two together can match any string. "*" among the wildcards
-//     of an anything-but excludes every string.
+//   - wildcard beside equals-ignore-case in one array means either of them,
+//     inside anything-but too; there, the two together can match any string,
+//     or none.
 //   - An empty key is a step of a path like any other; there it vanishes.
 //
 // What it does not do: it keeps no state between events, it never looks into
