@@ -94,7 +94,7 @@ func (s *HTTP) Validate() []value.Fault {
 
 // Open is Settings.Open. The path answers 503 until the source runs and after.
 func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
-	src := &httpSource{}
+	src := &httpSource{ready: make(chan struct{})}
 	handler := NewHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe})
 	if err := env.Handle(s.Path, handler); err != nil {
 		return nil, err
@@ -102,12 +102,20 @@ func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
 	return src, nil
 }
 
-type httpSource struct{ gate gate }
+type httpSource struct {
+	gate  gate
+	ready chan struct{}
+	once  sync.Once
+}
+
+// Ready is Readier.Ready.
+func (s *httpSource) Ready() <-chan struct{} { return s.ready }
 
 // Run is Source.Run. It is over once every event that was taken has its answer
 // from the bus; clients that still send are refused when they are done.
 func (s *httpSource) Run(ctx context.Context, pub bus.Publisher) error {
 	s.gate.open(pub)
+	s.once.Do(func() { close(s.ready) })
 	<-ctx.Done()
 	s.gate.close()
 	return nil

@@ -18,3 +18,10 @@ type Source interface {
 	// means that the source cannot go on by itself: it is started again later.
 	Run(ctx context.Context, pub bus.Publisher) error
 }
+
+// Readier is a Source that can say when it takes events: before that nobody is
+// sent to it.
+type Readier interface {
+	// Ready is closed once Run takes events.
+	Ready() <-chan struct{}
+}

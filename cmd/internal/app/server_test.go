@@ -24,14 +24,15 @@ import (
 func TestAuth(t *testing.T) {
 	t.Parallel()
 	f := apptest.NewFunction(t, nil)
-	n := apptest.Start(t, toOne(f, "")+`
+	withTokens := toOne(f, "") + `
 sources: {shop: {http: {path: /in/shop}}}
 server:
   auth:
     tokens:
       - {name: shop, token: "${env:SHOP}", scopes: [publish]}
       - {name: ops, token: "${env:OPS}", scopes: [admin]}
-`, func(o *app.Options) {
+`
+	n := apptest.Start(t, withTokens, func(o *app.Options) {
 		o.Kinds.Env = func(name string) (string, bool) { return "secret-of-" + name, true }
 	})
 	for _, c := range []struct {
@@ -59,6 +60,11 @@ server:
 		if a := n.Do("GET", c.path, ""); a.Status != c.want {
 			t.Errorf("GET %s with %q: %d %s", c.path, c.token, a.Status, a.Body)
 		}
+	}
+	n.WriteConfig(strings.Replace(withTokens, "OPS", "NEW", 1))
+	n.Post("/api/v1/reload", "", &struct{}{})
+	if a := n.Do("GET", "/api/v1/status", ""); a.Status != http.StatusUnauthorized {
+		t.Errorf("a token that was taken out: %d", a.Status)
 	}
 	if strings.Contains(n.Logs.String(), "secret-of-") {
 		t.Error("the log holds a secret")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
@@ -98,16 +99,10 @@ func (a *App) swapSources(next map[string]*source) {
 	old := a.sources
 	a.sources = next
 	a.update(func(v *api.View) { v.Doors = doorsOf(next) })
-	for name, s := range old {
-		if next[name] != s {
-			s.cancel()
-		}
-	}
-	for name, s := range old {
-		if next[name] != s {
-			<-s.done
-		}
-	}
+	maps.DeleteFunc(old, func(name string, s *source) bool { return next[name] == s })
+	limit, cancel := context.WithTimeout(context.Background(), time.Duration(a.Config().Server.DrainTimeout))
+	defer cancel()
+	a.endSources(limit, old)
 }
 
 func (a *App) startSource(s *source) {
@@ -120,12 +115,24 @@ func (a *App) startSource(s *source) {
 		defer close(s.done)
 		supervise(ctx, s.run, pub, log, restarts.Inc)
 	}()
+	if r, ok := s.run.(sources.Readier); ok {
+		late := time.NewTimer(readyPatience)
+		defer late.Stop()
+		select {
+		case <-r.Ready():
+		case <-late.C:
+			log.Warn("the source does not get ready; going on without it")
+		}
+	}
 }
 
-// stopSources ends all sources, and waits for them until ctx ends.
-func (a *App) stopSources(ctx context.Context) {
+// readyPatience is how long a source may take until its path leads to it.
+const readyPatience = 5 * time.Second
+
+// endSources ends sources, and waits for them until ctx ends.
+func (a *App) endSources(ctx context.Context, sources map[string]*source) {
 	var all sync.WaitGroup
-	for _, s := range a.sources {
+	for _, s := range sources {
 		s.cancel()
 		all.Go(func() {
 			select {

@@ -58,7 +58,7 @@ func (a *App) Stop(ctx context.Context) error {
 	a.log.Info("shutting down: no more events are taken, what is under way may end", "drain_timeout", limit.String())
 	drain, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	a.stopSources(drain)
+	a.endSources(drain, a.sources)
 	err := a.bus.Stop(drain)
 	b := a.bus.Balance()
 	if drain.Err() != nil {
@@ -77,7 +77,7 @@ func (a *App) abort() error {
 	var errs []error
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	a.stopSources(now)
+	a.endSources(now, a.sources)
 	if a.server != nil {
 		errs = append(errs, a.server.stop(now))
 	}

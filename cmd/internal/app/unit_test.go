@@ -61,6 +61,25 @@ func (f runFunc) Run(ctx context.Context, _ bus.Publisher) error { return f(ctx)
 
 var _ sources.Source = runFunc(nil)
 
+// A source that does not end is waited for, but not for ever.
+func TestEndSources(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start, ended, stuck := time.Now(), make(chan struct{}), make(chan struct{})
+		close(ended)
+		a := &App{log: slog.New(slog.DiscardHandler)}
+		a.endSources(ctx, map[string]*source{
+			"good": {name: "good", cancel: func() {}, done: ended},
+			"bad":  {name: "bad", cancel: func() {}, done: stuck},
+		})
+		if took := time.Since(start); took != time.Minute {
+			t.Errorf("waited %v", took)
+		}
+	})
+}
+
 func TestLimitListener(t *testing.T) {
 	t.Parallel()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
