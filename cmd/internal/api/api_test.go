@@ -26,6 +26,7 @@ func start(t *testing.T, change ...func(*app.Options)) (*apptest.Node, *apptest.
 		}
 	})
 	n := apptest.Start(t, fmt.Sprintf(`
+dedup: {window: 1h}
 sinks:
   hook: {http: {url: %q}}
   spare: {http: {url: %q}}
@@ -49,6 +50,9 @@ func TestAnswers(t *testing.T) {
 	batch := `[{"specversion":"1.0","id":"3","source":"/t","type":"x"},{"specversion":"1.0","id":"4","type":"x"}]`
 	if a := n.Do("POST", "/events", batch, "Content-Type", "application/cloudevents-batch+json"); a.Status != http.StatusMultiStatus {
 		t.Errorf("batch: %d %s", a.Status, a.Body)
+	}
+	if a := n.Publish("2", "unmatched", `"x"`); !strings.Contains(string(a.Body), `"deduplicated"`) {
+		t.Errorf("published twice: %d %s", a.Status, a.Body)
 	}
 	apptest.Eventually(t, "all have ended", func() bool { b := n.Bus().Balance(); return b.Delivered == 1 && b.Dead == 2 && b.Open() == 0 })
 

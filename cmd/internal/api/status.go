@@ -47,6 +47,7 @@ type balanceState struct {
 	Entered   int64 `json:"entered"`
 	Delivered int64 `json:"delivered"`
 	Dead      int64 `json:"dead"`
+	Discarded int64 `json:"discarded"`
 	Open      int64 `json:"open"`
 	Lost      int64 `json:"lost"`
 	Queued    int64 `json:"queued"`
@@ -73,7 +74,7 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 			Events: eventsKept{First: info.First, Last: info.Last},
 		},
 		Balance: balanceState{
-			Entered: b.Entered, Delivered: b.Delivered, Dead: b.Dead, Open: b.Open(), Lost: b.Lost(),
+			Entered: b.Entered, Delivered: b.Delivered, Dead: b.Dead, Discarded: b.Discarded, Open: b.Open(), Lost: b.Lost(),
 			Queued: b.Queued, Running: b.Running, Spilling: b.Spilling, Backlog: b.Backlog, Retries: b.Retries,
 		},
 		Unsettled: a.Bus.Unsettled(),

@@ -162,6 +162,8 @@ func (p *eventPrinter) notice(n dispatch.Notice, _ int64) error {
 	switch n.Stage {
 	case dispatch.StageRetry:
 		what = c.yellow("failed") + fmt.Sprintf(", again in %s: %s", n.After.Round(time.Millisecond), oneLine(n.Error))
+	case dispatch.StageDiscarded:
+		what = c.yellow("discarded")
 	case dispatch.StageDeadLetter:
 		what = c.red("given up") + fmt.Sprintf(" (%s): %s", n.Reason, oneLine(n.Error))
 	}
