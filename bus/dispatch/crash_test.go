@@ -89,6 +89,9 @@ func (w *world) hook(_ context.Context, op memlog.Op) error {
 	if op.Name == memlog.OpAppend && w.random.IntN(50) == 0 {
 		return errors.New("injected fault")
 	}
+	if op.Name == memlog.OpAppend && op.When == memlog.Before && op.Stream != bus.Events && w.random.IntN(20) == 0 {
+		return bus.ErrFull
+	}
 	return nil
 }
 

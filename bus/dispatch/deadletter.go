@@ -82,6 +82,10 @@ func (dl *deadLetters) total(sink string) int {
 	return dl.counts[sink]
 }
 
+// buryAgain is how long a delivery waits, and is then tried once more, that could
+// not become a dead letter because the store is full.
+const buryAgain = 10 * time.Second
+
 // bury makes a dead letter of a delivery and waits until that is durable; then
 // what covered the delivery is settled.
 func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
@@ -93,8 +97,7 @@ func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
 	err := d.deadWriter.submit(write{key: dv.sink, record: rec, done: func(_ bus.Position, _ int, err error) {
 		defer close(durable)
 		if err != nil {
-			d.abandoned(dv, err)
-			l.leave(dv)
+			d.retries.keep(l, dv, time.Now().Add(buryAgain), err)
 			return
 		}
 		d.dead.count(dv.sink, 1)

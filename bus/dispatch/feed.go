@@ -159,10 +159,13 @@ func (l *lane) caughtUp() {
 	l.spillover = false
 	l.old = 0
 	l.oldest = time.Time{}
+	for _, d := range l.refused {
+		l.queue.push(d)
+	}
 	for _, d := range l.closing {
 		l.queue.push(d)
 	}
-	l.closing = nil
+	l.refused, l.closing = nil, nil
 	l.dispatch(time.Now())
 }
 

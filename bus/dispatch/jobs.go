@@ -284,21 +284,43 @@ func (s *sender) send(ctx context.Context, all []outgoing, from string) error {
 				}
 			}
 		}
-		results := make(chan error, len(part))
-		for _, o := range part {
-			o.lane.inject(o.d, from, func(err error) { results <- err })
-		}
-		var first error
-		for range part {
-			if err := <-results; err != nil && first == nil {
-				first = err
-			}
-		}
-		if first != nil {
-			return first
+		if err := store(ctx, part, from); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// store makes deliveries durable. What a full store refuses is tried again.
+func store(ctx context.Context, all []outgoing, from string) error {
+	for {
+		results := make([]error, len(all))
+		var written sync.WaitGroup
+		for i, o := range all {
+			written.Add(1)
+			o.lane.inject(o.d, from, func(err error) {
+				results[i] = err
+				written.Done()
+			})
+		}
+		written.Wait()
+		var refused []outgoing
+		for i, err := range results {
+			switch {
+			case errors.Is(err, bus.ErrFull):
+				refused = append(refused, all[i])
+			case err != nil:
+				return err
+			}
+		}
+		if len(refused) == 0 {
+			return nil
+		}
+		all = refused
+		if pause(ctx, time.Second); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // compilePattern makes a set of one pattern; an empty text gives nil, which

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -38,7 +39,11 @@ type lane struct {
 	budget    budget
 	stopped   bool
 	orderBy   string
-	spillover bool           // new deliveries go to the backlog
+	spillover bool        // new deliveries go to the backlog
+	cramped   bool        // the store has no room for the backlog
+	refused   []*delivery // order_by: what it refused, which comes before closing
+	pinned    int         // deliveries that wait for an attempt without a record of that
+	crampedAt time.Time
 	spilling  int            // deliveries on their way to the backlog
 	unread    int            // packs of the backlog that the feed has not read
 	depth     int            // deliveries in those packs that this process wrote
@@ -100,10 +105,10 @@ func (l *lane) offer(d *delivery) {
 	switch {
 	case d.reserved:
 		l.queue.pushHead(d) // it has its key, and a record of its own
-	case l.canClose() && len(l.closing) < queueDeliveries:
+	case l.canClose() && len(l.closing) < queueDeliveries, l.cramped && l.ordered() && l.spillover:
 		l.closing = append(l.closing, d)
 		return
-	case l.spillover || l.full() || l.blocked(d.offered):
+	case !l.cramped && (l.spillover || l.full() || l.blocked(d.offered)):
 		l.spillMore()
 		l.spill(d)
 		return
@@ -204,7 +209,7 @@ func (l *lane) next() *delivery {
 // spill sends a delivery to the backlog. The caller holds the lock.
 func (l *lane) spill(d *delivery) {
 	l.spilling++
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, done: func(pos bus.Position, n int, err error) {
 		l.spilled(d, pos, n, err)
 	}})
 	if err != nil {
@@ -216,12 +221,18 @@ func (l *lane) spill(d *delivery) {
 func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
 	l.mu.Lock()
 	l.spilling--
-	if err == nil {
-		if l.depth+l.old == 0 {
-			l.oldest = d.accepted
+	switch {
+	case err == nil:
+		l.stored(d, pos, n)
+	case errors.Is(err, bus.ErrFull):
+		// The record that it came from covers it on.
+		l.cramp()
+		if l.ordered() {
+			l.refused = append(l.refused, d)
+		} else {
+			l.queue.push(d)
+			l.dispatch(time.Now())
 		}
-		l.depth++
-		l.written(pos, n)
 	}
 	l.caughtUp()
 	l.mu.Unlock()
@@ -229,8 +240,50 @@ func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
 		l.d.abandoned(d, err)
 		return
 	}
-	l.metrics.spilled.Inc()
 	d.origin.settle()
+}
+
+// skips tells the writer to refuse what it was given before it refused something
+// else of an ordered lane: later events must not be in the backlog without the
+// earlier ones.
+func (l *lane) skips() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cramped && l.ordered()
+}
+
+// stored counts a delivery that is in the backlog. The caller holds the lock.
+func (l *lane) stored(d *delivery, pos bus.Position, n int) {
+	if l.depth+l.old == 0 {
+		l.oldest = d.accepted
+	}
+	l.depth++
+	l.written(pos, n)
+	l.metrics.spilled.Inc()
+}
+
+// cramp notes that the store has no room for the backlog: until it may have some
+// again, what there is waits in memory, covered by the log. The router's window
+// bounds that.
+func (l *lane) cramp() {
+	if !l.cramped {
+		l.log.Warn("the store is full: the backlog stays in memory, and a slow sink may hold up others")
+	}
+	l.cramped, l.crampedAt = true, time.Now()
+}
+
+// crampRetry is how long after a refusal the backlog is tried again.
+const crampRetry = time.Second
+
+// uncramp tries the backlog again after a while. An ordered lane waits until it
+// has read all of the backlog, so that nothing in there overtakes.
+func (l *lane) uncramp(now time.Time) {
+	if !l.cramped || now.Sub(l.crampedAt) < crampRetry {
+		return
+	}
+	if !l.ordered() || l.unread == 0 && l.spilling == 0 && l.queue.apart == 0 && l.pinned == 0 {
+		l.cramped = false
+	}
 }
 
 // written hears of a record of the backlog; the last of its pack shows the pack
@@ -251,6 +304,7 @@ func (l *lane) sweep(now time.Time) {
 		return
 	}
 	late := now.Add(-time.Duration(l.conf.options.SpillAfter))
+	l.uncramp(now)
 	old := func(d *delivery) bool { return d.origin.ledger == l.d.events && d.offered.Before(late) }
 	waiting := len(l.closing) > 0 && old(l.closing[0])
 	l.queue.oldest(func(d *delivery) { waiting = waiting || old(d) })
@@ -267,6 +321,9 @@ func (l *lane) sweep(now time.Time) {
 
 // flush spills what waits on the direct way. What has a record of its own stays.
 func (l *lane) flush() {
+	if l.cramped {
+		return
+	}
 	direct := func(d *delivery) bool { return d.origin.ledger == l.d.events }
 	if l.ordered() {
 		// What runs comes before what waits behind it, in the backlog too.
@@ -287,8 +344,11 @@ func (l *lane) flush() {
 
 // detach makes a delivery durable while its attempt goes on.
 func (l *lane) detach(d *delivery) {
+	if l.cramped {
+		return
+	}
 	d.state = detaching
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, done: func(pos bus.Position, n int, err error) {
 		l.detachedAs(d, pos, n, err)
 	}})
 	if err != nil {
@@ -303,6 +363,9 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 	case err != nil:
 		if d.state == detaching {
 			d.state = running
+		}
+		if errors.Is(err, bus.ErrFull) {
+			l.cramp()
 		}
 		l.mu.Unlock()
 		return
@@ -468,16 +531,16 @@ func (l *lane) backlogDepth() int {
 // inject puts a delivery into the backlog that comes from somewhere else than the
 // router. done hears once it is durable.
 func (l *lane) inject(d *delivery, from string, done func(error)) {
-	l.metrics.entered(d.rule, from)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.spilling++
 	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
-		l.spilled(d, pos, n, err)
+		if err == nil {
+			l.metrics.entered(d.rule, from)
+			l.mu.Lock()
+			l.stored(d, pos, n)
+			l.mu.Unlock()
+		}
 		done(err)
 	}})
 	if err != nil {
-		l.spilling--
 		done(err)
 	}
 }

@@ -27,10 +27,11 @@ type retries struct {
 
 // retry is one delivery that waits.
 type retry struct {
-	due  time.Time
-	pos  bus.Position
-	sink string
-	d    *delivery // nil: read it when it is due
+	due    time.Time
+	pos    bus.Position
+	sink   string
+	d      *delivery // nil: read it when it is due
+	pinned bool      // there is no record of the retry: d is all there is
 	// reserved: the delivery holds its key of order_by meanwhile.
 	reserved bool
 }
@@ -54,8 +55,7 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 	err := r.d.retryWriter.submit(write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
 		defer close(durable)
 		if err != nil {
-			r.d.abandoned(d, err)
-			l.leave(d)
+			r.keep(l, d, due, err)
 			return
 		}
 		r.books.begin(pos.Seq, n, 0)
@@ -74,11 +74,28 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 	<-durable
 }
 
+// keep holds a delivery in memory that could not be given a record: that of the
+// last step covers it on. So a full store stops no deliveries, and they make room
+// in it. Only while the bus shuts down is it left for the next start.
+func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
+	l.leave(d)
+	if !errors.Is(err, bus.ErrFull) {
+		r.d.abandoned(d, err)
+		return
+	}
+	d.reserved = l.ordered()
+	l.mu.Lock()
+	l.cramp()
+	l.pinned++
+	l.mu.Unlock()
+	r.add(retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true})
+}
+
 func (r *retries) add(w retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w.d != nil {
-		if size := w.d.event.Size(); r.bytes+size <= retryMemory {
+		if size := w.d.event.Size(); w.pinned || r.bytes+size <= retryMemory {
 			r.bytes += size
 		} else {
 			w.d = nil
@@ -159,6 +176,13 @@ func (r *retries) bring(ctx context.Context, w retry) {
 		w.d = d
 	}
 	l := r.d.lane(w.sink)
+	if w.pinned {
+		l.mu.Lock()
+		l.pinned--
+		l.mu.Unlock()
+		l.offer(w.d)
+		return
+	}
 	if !l.mayRetry(w) {
 		w.due = time.Now().Add(budgetPause)
 		r.add(w)

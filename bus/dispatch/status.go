@@ -52,7 +52,7 @@ func (l *lane) status() SinkStatus {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len()+len(l.closing), len(l.running)
+	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len()+len(l.refused)+len(l.closing), len(l.running)
 	s.Backlog = l.depth + l.old + l.spilling + l.queue.apart
 	s.LastOK, s.LastError, s.LastErrorAt = l.lastOKAt, l.lastErr, l.lastErrAt
 	if s.Backlog > 0 && !l.oldest.IsZero() {
@@ -144,7 +144,7 @@ func (d *Dispatcher) Balance() (b Balance) {
 		b.Delivered += live.delivered.Load()
 		b.Dead += live.dead.Load()
 		b.Discarded += live.discarded.Load()
-		b.Queued += int64(l.queue.len() + len(l.closing))
+		b.Queued += int64(l.queue.len() + len(l.refused) + len(l.closing))
 		b.Running += int64(len(l.running))
 		b.Spilling += int64(l.spilling)
 		b.Backlog += int64(l.depth + l.queue.apart)

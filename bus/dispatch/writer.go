@@ -17,7 +17,7 @@ type writer struct {
 	stream bus.Stream
 	log    *slog.Logger
 	limits writerLimits
-	// persist keeps trying a write that the store refused, for records that
+	// persist keeps trying a write while the store does not answer, for records that
 	// nobody waits for and that are covered elsewhere until they are written.
 	persist bool
 	// linger waits a little for company before a write that nobody waits for.
@@ -46,6 +46,9 @@ type write struct {
 	// done is told where the record is once it is durable, or why it is not. n is
 	// the number of records in its pack. It must not block.
 	done func(pos bus.Position, n int, err error)
+	// skip, when it is there, tells that the record must not be written any more:
+	// it is answered as refused by a full store.
+	skip func() bool
 }
 
 func newWriter(stream bus.Stream, log *slog.Logger, limits writerLimits) *writer {
@@ -152,6 +155,11 @@ func (w *writer) ending() bool {
 func (w *writer) writeGroup(ctx context.Context, group []write) {
 	for _, one := range byKey(group) {
 		for len(one) > 0 {
+			if skip := one[0].skip; skip != nil && skip() {
+				w.answer(one[:1], len(one[0].record), 0, bus.ErrFull)
+				one = one[1:]
+				continue
+			}
 			n, size := 1, len(one[0].record)
 			for n < len(one) && n < w.limits.records && size+len(one[n].record) <= w.limits.bytes {
 				size += len(one[n].record)
@@ -197,6 +205,11 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 	if err != nil && w.persist {
 		seq, err = w.keepTrying(ctx, pack[0].key, records, err)
 	}
+	w.answer(pack, size, seq, err)
+}
+
+// answer tells where the records of a pack are.
+func (w *writer) answer(pack []write, size int, seq uint64, err error) {
 	w.mu.Lock()
 	w.bytes -= size
 	w.mu.Unlock()
@@ -222,7 +235,8 @@ func (w *writer) keepTrying(ctx context.Context, key string, records [][]byte, e
 	return 0, err
 }
 
-// hopeless tells errors that no repetition mends.
+// hopeless tells errors that a repetition does not mend. A full store is one:
+// only deliveries make room in it, so nobody may wait for it.
 func hopeless(err error) bool {
-	return errors.Is(err, bus.ErrClosed) || errors.Is(err, bus.ErrTooLarge)
+	return errors.Is(err, bus.ErrFull) || errors.Is(err, bus.ErrClosed) || errors.Is(err, bus.ErrTooLarge)
 }
