@@ -40,7 +40,7 @@ func TestSupervise(t *testing.T) {
 			defer close(done)
 			supervise(ctx, source, nil, slog.New(slog.DiscardHandler), func() { restarts++ })
 		}()
-		time.Sleep(time.Minute) // of the bubble's clock
+		<-time.After(time.Minute) // of the bubble's clock
 		synctest.Wait()
 		cancel()
 		<-done
