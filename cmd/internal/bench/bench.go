@@ -38,7 +38,7 @@ type Options struct {
 	Settings
 	Program Program
 	Dir     string // where temporary data goes; "" for the system's place
-	Profile string // a file for a CPU profile of the bus, of its last run; "" for none
+	Profile string // a directory for CPU profiles of the servers, one for each load; "" for none
 	// Progress hears how far the run is; nil for nobody.
 	Progress func(done, total int, what string)
 }
@@ -121,6 +121,7 @@ type busProcess struct {
 // busOf is the config of a bus. Its sinks are those of a farm, and as many idle
 // ones as are missing to the number of configured ones.
 type busOf struct {
+	load    string // the name of a profile
 	farm    *farm
 	sinks   int    // configured in all; 0 for those of the farm
 	options string // of each sink, in YAML, after a comma
@@ -160,9 +161,7 @@ func (r *runner) startBus(ctx context.Context, of busOf) (*busProcess, error) {
 		return nil, err
 	}
 	b := &busProcess{r: r, dir: dir, args: []string{"serve", "--config", config, "--log-format", "json", "--log-level", "info"}}
-	if r.Profile != "" {
-		b.args = append(b.args, "--cpuprofile", r.Profile)
-	}
+	b.args = append(b.args, r.profile(of.load)...)
 	return b, b.start(ctx)
 }
 
@@ -188,11 +187,21 @@ const (
 )
 
 // startProxy starts the bare proxy.
-func (r *runner) startProxy(ctx context.Context, f *farm) (*process, error) {
-	return r.Program.start(ctx, proxyName, "bench", "proxy", "--to", strings.Join(f.addresses(), ","))
+func (r *runner) startProxy(ctx context.Context, load string, f *farm) (*process, error) {
+	args := append([]string{"bench", "proxy", "--to", strings.Join(f.addresses(), ",")}, r.profile(load+" "+proxyName)...)
+	return r.Program.start(ctx, proxyName, args...)
 }
 
 // startDoor starts the bus without a store.
-func (r *runner) startDoor(ctx context.Context) (*process, error) {
-	return r.Program.start(ctx, doorName, "bench", "door")
+func (r *runner) startDoor(ctx context.Context, load string) (*process, error) {
+	return r.Program.start(ctx, doorName, append([]string{"bench", "door"}, r.profile(load+" "+doorName)...)...)
+}
+
+// profile are the arguments that make a server write a CPU profile, if wanted.
+func (r *runner) profile(load string) []string {
+	if r.Profile == "" {
+		return nil
+	}
+	name := strings.NewReplacer("→", "to", " ", "-", "/", "-").Replace(r.report.Scenario + " " + load)
+	return []string{"--cpuprofile", filepath.Join(r.Profile, name+".pprof")}
 }

@@ -48,15 +48,15 @@ func (r *runner) measure(ctx context.Context, b bout) error {
 // server starts what a bout is about.
 func (r *runner) server(ctx context.Context, b bout, f *farm) (*process, func(), error) {
 	if b.system == sluiceName {
-		server, err := r.startBus(ctx, busOf{farm: f, sinks: b.configured, nowhere: b.sinks == 0})
+		server, err := r.startBus(ctx, busOf{load: b.load, farm: f, sinks: b.configured, nowhere: b.sinks == 0})
 		if err != nil {
 			return nil, nil, err
 		}
 		return server.process, server.stop, nil
 	}
-	start := func() (*process, error) { return r.startProxy(ctx, f) }
+	start := func() (*process, error) { return r.startProxy(ctx, b.load, f) }
 	if b.system == doorName {
-		start = func() (*process, error) { return r.startDoor(ctx) }
+		start = func() (*process, error) { return r.startDoor(ctx, b.load) }
 	}
 	server, err := start()
 	if err != nil {
@@ -93,9 +93,9 @@ func (r *runner) fanout(ctx context.Context) error {
 	}
 	err := r.all(ctx, bouts...)
 	for _, b := range []bout{one, ten} {
-		r.report.compare(side{b.load, sluiceName}, side{b.load, proxyName}, deliveryRate(), cpuCost())
+		r.report.compare(side{b.load, sluiceName}, side{b.load, proxyName}, deliveryRate(), cpuBound(), cpuCost())
 	}
-	r.report.compare(side{many.load, sluiceName}, side{ten.load, sluiceName}, deliveryRate(), cpuCost())
+	r.report.compare(side{many.load, sluiceName}, side{ten.load, sluiceName}, deliveryRate(), cpuBound(), cpuCost())
 	return err
 }
 
@@ -125,9 +125,9 @@ func (r *runner) ingest(ctx context.Context) error {
 	asDoor := func(b bout) bout { b.system = doorName; return b }
 	err := r.all(ctx, few, asDoor(few), many, asDoor(many), batches)
 	for _, b := range []bout{few, many} {
-		r.report.compare(side{b.load, sluiceName}, side{b.load, doorName}, eventRate())
+		r.report.compare(side{b.load, sluiceName}, side{b.load, doorName}, eventRate(), cpuBound())
 	}
-	r.report.compare(side{batches.load, sluiceName}, side{few.load, sluiceName}, eventRate())
+	r.report.compare(side{batches.load, sluiceName}, side{few.load, sluiceName}, eventRate(), cpuBound())
 	return err
 }
 

@@ -42,7 +42,7 @@ func (r *runner) neighbours(ctx context.Context, m Measure, hangs bool) (Measure
 	if hangs {
 		f.sinks[1].hangFor(r.Hang)
 	}
-	server, err := r.startBus(ctx, busOf{farm: f})
+	server, err := r.startBus(ctx, busOf{load: m.Load, farm: f})
 	if err != nil {
 		return m, err
 	}
@@ -69,7 +69,7 @@ func (r *runner) kill9(ctx context.Context) error {
 	if err := r.next(ctx, "start"); err != nil {
 		return err
 	}
-	server, err := r.startBus(ctx, busOf{farm: f})
+	server, err := r.startBus(ctx, busOf{load: "killed", farm: f})
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (r *runner) pileUp(ctx context.Context, round int) error {
 	}
 	defer f.close()
 	f.sinks[0].down.Store(true)
-	server, err := r.startBus(ctx, busOf{farm: f, options: impatient})
+	server, err := r.startBus(ctx, busOf{load: "pile up", farm: f, options: impatient})
 	if err != nil {
 		return err
 	}

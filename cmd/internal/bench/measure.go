@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"os"
 	"time"
 )
 
@@ -20,7 +21,7 @@ type trial struct {
 type snapshot struct {
 	at                time.Duration
 	accepted, arrived int64
-	cpu               time.Duration
+	cpu, own          time.Duration // of the server, and of this process
 	counters          counters
 }
 
@@ -32,7 +33,7 @@ func (t *trial) snapshot(ctx context.Context) (s snapshot, err error) {
 	}
 	books := t.load.tally
 	s.at, s.accepted, s.arrived = books.now(), books.accepted.Load(), books.arrived.Load()
-	s.cpu = cpuTime(t.server.pid())
+	s.cpu, s.own = cpuTime(t.server.pid()), cpuTime(os.Getpid())
 	return s, t.server.alive()
 }
 
@@ -101,12 +102,14 @@ func (m *Measure) between(from, to snapshot) {
 	m.Events, m.Deliveries = to.accepted-from.accepted, to.arrived-from.arrived
 	m.EventsPerSecond = float64(m.Events) / m.Seconds
 	m.DeliveriesPerSecond = float64(m.Deliveries) / m.Seconds
-	// Of ingest alone, what counts is the event.
-	if n := max(m.Deliveries, 0); n > 0 {
-		m.CPUPerThousand = (to.cpu - from.cpu).Seconds() / float64(n) * 1000
-		m.SpilledPerThousand = (to.counters.spilled - from.counters.spilled) / float64(n) * 1000
-	} else if m.Events > 0 {
-		m.CPUPerThousand = (to.cpu - from.cpu).Seconds() / float64(m.Events) * 1000
+	n := float64(m.Deliveries)
+	if m.Deliveries == 0 {
+		n = float64(m.Events) // of ingest alone, what counts is the event
+	}
+	if n > 0 {
+		m.CPUPerThousand = (to.cpu - from.cpu).Seconds() / n * 1000
+		m.BenchPerThousand = (to.own - from.own).Seconds() / n * 1000
+		m.SpilledPerThousand = (to.counters.spilled - from.counters.spilled) / n * 1000
 	}
 	if n := to.counters.accepted - from.counters.accepted; n > 0 {
 		m.WritesPerEvent = (to.counters.writes - from.counters.writes) / n

@@ -46,6 +46,7 @@ type Measure struct {
 	Ack                 Latency `json:"ack"`      // from sending to the 202
 	Delivery            Latency `json:"delivery"` // from sending to the arrival at a sink
 	CPUPerThousand      float64 `json:"cpu_seconds_per_thousand"`
+	BenchPerThousand    float64 `json:"bench_cpu_seconds_per_thousand"` // of generator and sinks
 	PeakBytes           int64   `json:"peak_bytes"`
 	IdleBytes           int64   `json:"idle_bytes,omitempty"` // before the load
 	WritesPerEvent      float64 `json:"log_writes_per_event,omitempty"`
@@ -95,7 +96,19 @@ func eventRate() metric {
 }
 
 func cpuCost() metric {
-	return metric{"CPU per delivery", Ratio, func(m *Measure) float64 { return m.CPUPerThousand }}
+	return metric{"CPU of the server", Ratio, func(m *Measure) float64 { return m.CPUPerThousand }}
+}
+
+// cpuBound is the rate that the two would have if nothing but CPU time limited
+// server, generator and sinks. Other work on the machine moves it less than it
+// moves the rates.
+func cpuBound() metric {
+	return metric{"rate by CPU time", Ratio, func(m *Measure) float64 {
+		if total := m.CPUPerThousand + m.BenchPerThousand; total > 0 {
+			return 1000 / total
+		}
+		return 0
+	}}
 }
 
 func deliveryP50() metric {
@@ -169,6 +182,7 @@ func summarize(rounds []Measure) Measure {
 		func(m *Measure) *float64 { return &m.Delivery.P99 },
 		func(m *Measure) *float64 { return &m.Delivery.Max },
 		func(m *Measure) *float64 { return &m.CPUPerThousand },
+		func(m *Measure) *float64 { return &m.BenchPerThousand },
 		func(m *Measure) *float64 { return &m.WritesPerEvent },
 		func(m *Measure) *float64 { return &m.SpilledPerThousand },
 		func(m *Measure) *float64 { return &m.ReadySeconds },

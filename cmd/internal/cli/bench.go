@@ -67,7 +67,7 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	s.IntVar(&f.Events, "events", f.Events, "backlog: how many deliveries pile up")
 	s.DurationVar(&f.Hang, "hang", f.Hang, "isolation: how long the sink hangs")
 	s.StringVar(&f.dir, "dir", "", "where to put the temporary data (default $TMPDIR)")
-	s.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile of the bus, in its last run, to this file")
+	s.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile of each server under each load into this `directory`")
 }
 
 // check completes the settings and refuses those that make no sense.
@@ -141,26 +141,42 @@ func (e *env) bench(ctx context.Context, f benchFlags, args []string) error {
 	return nil
 }
 
+// newBenchProxyCommand and newBenchDoorCommand are the servers that a run starts
+// beside the bus.
 func newBenchProxyCommand(e *env) *cobra.Command {
 	var to []string
+	var cpu string
 	cmd := &cobra.Command{
 		Use: "proxy --to HOST:PORT,...", Short: "What --baseline compares with.", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if len(to) == 0 {
 				return usagef("proxy needs sinks: --to HOST:PORT,...")
 			}
-			return bench.ServeProxy(c.Context(), to, e.stdin, slog.New(slog.NewJSONHandler(e.stderr, nil)))
+			return e.profiled(cpu, func(log *slog.Logger) error { return bench.ServeProxy(c.Context(), to, e.stdin, log) })
 		},
 	}
+	cmd.Flags().StringVar(&cpu, "cpuprofile", "", "write a CPU profile to this file")
 	cmd.Flags().StringSliceVar(&to, "to", nil, "addresses of the sinks")
 	return cmd
 }
 
 func newBenchDoorCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	var cpu string
+	cmd := &cobra.Command{
 		Use: "door", Short: "What ingest compares with.", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return bench.ServeDoor(c.Context(), e.stdin, slog.New(slog.NewJSONHandler(e.stderr, nil)))
+			return e.profiled(cpu, func(log *slog.Logger) error { return bench.ServeDoor(c.Context(), e.stdin, log) })
 		},
 	}
+	cmd.Flags().StringVar(&cpu, "cpuprofile", "", "write a CPU profile to this file")
+	return cmd
+}
+
+// profiled runs a server with a log in the format of the bus.
+func (e *env) profiled(cpu string, serve func(*slog.Logger) error) error {
+	stop, err := profile(cpu)
+	if err != nil {
+		return err
+	}
+	return errors.Join(serve(slog.New(slog.NewJSONHandler(e.stderr, nil))), stop())
 }

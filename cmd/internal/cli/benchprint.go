@@ -42,6 +42,7 @@ func benchColumns() []column {
 		{"ACK P50/P99 MS", func(m *bench.Measure) string { return latency(m.Ack) }},
 		{"SINK P50/P99 MS", func(m *bench.Measure) string { return latency(m.Delivery) }},
 		{"CPU S/1000", func(m *bench.Measure) string { return number(m.CPUPerThousand, "%.3f") }},
+		{"BENCH CPU", func(m *bench.Measure) string { return number(m.BenchPerThousand, "%.3f") }},
 		{"WRITES/EVENT", func(m *bench.Measure) string { return number(m.WritesPerEvent, "%.3f") }},
 		{"SPILLED/1000", func(m *bench.Measure) string { return number(m.SpilledPerThousand, "%.1f") }},
 		{"IDLE", func(m *bench.Measure) string { return bytes(m.IdleBytes) }},
