@@ -64,5 +64,5 @@ func memory(pid int) (m memoryUse) {
 func inMemory(dir string) bool {
 	const tmpfs = 0x01021994
 	var fs syscall.Statfs_t
-	return syscall.Statfs(dir, &fs) == nil && int64(fs.Type) == tmpfs
+	return syscall.Statfs(dir, &fs) == nil && fs.Type == tmpfs
 }
