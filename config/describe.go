@@ -70,9 +70,9 @@ func writeKeys(b *strings.Builder, keys []KeyDoc) {
 		if standard == "" {
 			standard = "-"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", k.Key, k.Type, standard, k.Doc) //nolint:errcheck // into a Builder
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", k.Key, k.Type, standard, k.Doc)
 	}
-	w.Flush() //nolint:errcheck // into a Builder
+	w.Flush()
 	b.WriteByte('\n')
 }
 

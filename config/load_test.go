@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -107,7 +108,7 @@ func TestParseSinks(t *testing.T) {
 	t.Parallel()
 	c := parse(t, whole)
 	thumbs := c.Sinks[0].Settings.(*httpSink)
-	if thumbs.URL.Path != "/thumb" || thumbs.Method != "PUT" || thumbs.Token.Value() != marker || thumbs.Token.Literal() ||
+	if thumbs.URL.Path != "/thumb" || thumbs.Method != http.MethodPut || thumbs.Token.Value() != marker || thumbs.Token.Literal() ||
 		thumbs.Headers["Authorization"].Value() != "Bearer "+marker || thumbs.Retries != 5 || thumbs.Ratio != 1.5 ||
 		!thumbs.Follow || !thumbs.Compress || len(thumbs.Tags) != 2 || thumbs.Proxy.URL.Port() != "1080" || thumbs.Proxy.User.Value() != "me" {
 		t.Errorf("thumbs is %+v", thumbs)
@@ -233,7 +234,7 @@ func TestLoadDirectoryWithABrokenFile(t *testing.T) {
 	})
 	_, err := config.Load(dir, options())
 	want := strings.ReplaceAll(`DIR/a.yaml:2:7: this mapping is never closed, or a comma is missing in it: write {a: 1, b: 2}
-DIR/b.yaml:3:36: rules.r.colour: unknown key: what can stand here is description, match, to or enabled`, "DIR", dir)
+DIR/b.yaml:3:36: rules.r.colour: unknown key: what can stand here is description, match, where, to, transform or enabled`, "DIR", dir)
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
