@@ -264,3 +264,37 @@ func (g generator) widened(b *group, otherwise func() string) string {
 	g.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
 	return "{" + strings.Join(parts, ",") + "}"
 }
+
+func TestRedundancies(t *testing.T) {
+	t.Parallel()
+	var rs []Rule
+	for _, src := range []string{
+		`{"type":["a"],"source":["s"]}`,
+		`{"type":["a"]}`,
+		`{"source":["s"],"type":["a"]}`,
+		`{"type":["b","a"]}`,
+		`{"type":[{"prefix":"b"}],"data":{"n":[1]}}`,
+		`{"$or":[{"type":["z"]},{"data":{"n":[1.0]}}]}`,
+		`{"type":["y"]}`,
+	} {
+		rs = append(rs, Rule{Pattern: parsed(t, src)})
+	}
+	got, all := Redundancies(rs, func(rule, by int) bool { return rule != 6 })
+	want := []Redundancy{{0, 3, false}, {1, 3, false}, {2, 0, true}, {4, 5, false}}
+	if !slices.Equal(got, want) || !all {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	rs = append(rs, Rule{Pattern: parsed(t, `{"id":[{"exists":true}]}`)})
+	if got, _ := Redundancies(rs, func(int, int) bool { return true }); len(got) != 7 {
+		t.Errorf("one rule takes all: %+v", got)
+	}
+}
+
+// BenchmarkRedundancies looks at a hundred thousand rules.
+func BenchmarkRedundancies(b *testing.B) {
+	w := newWorkload(100_000)
+	rs := parseRules(b, w.patterns(100_000))
+	for b.Loop() {
+		Redundancies(rs, func(int, int) bool { return true })
+	}
+}

@@ -133,14 +133,20 @@ func newRulerPair(t *testing.T, pattern, event string) rulerPair {
 	return pair
 }
 
-// askRuler fetches event-ruler and puts its answers into the pairs.
-func askRuler(t *testing.T, pairs []rulerPair) {
+// fetchRuler puts event-ruler and what it needs into a directory.
+func fetchRuler(t *testing.T) string {
 	jars := t.TempDir()
 	fetch := exec.CommandContext(t.Context(), "mvn", "-q", "-B", "-f", "testdata/ruler/pom.xml",
 		"dependency:copy-dependencies", "-DoutputDirectory="+jars)
 	if out, err := fetch.CombinedOutput(); err != nil {
 		t.Fatalf("mvn: %v\n%s", err, out)
 	}
+	return jars
+}
+
+// askRuler fetches event-ruler and puts its answers into the pairs.
+func askRuler(t *testing.T, pairs []rulerPair) {
+	jars := fetchRuler(t)
 	var in bytes.Buffer
 	for _, p := range pairs {
 		line, err := json.Marshal([]string{p.pattern, p.event})
