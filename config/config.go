@@ -61,12 +61,21 @@ type Sink struct {
 
 // Rule sends the events that match to sinks.
 type Rule struct {
-	Name        string        `yaml:"-"`
-	Description string        `yaml:"description" doc:"What the rule is for."`
-	Match       rules.Pattern `yaml:"match" doc:"The pattern an event has to match, in the EventBridge pattern language."`
-	To          []string      `yaml:"to" doc:"The sinks that get the events."`
-	Enabled     bool          `yaml:"enabled" doc:"Write false to keep the rule but not to apply it."`
-	Pos         Pos           `yaml:"-"`
+	Name        string               `yaml:"-"`
+	Description string               `yaml:"description" doc:"What the rule is for."`
+	Match       rules.Pattern        `yaml:"match" doc:"The pattern an event has to match, in the EventBridge pattern language."`
+	Where       *rules.Where         `yaml:"where" doc:"A condition on the attributes beside the pattern: an expression in CloudEvents SQL, such as subject LIKE 'a%'. It is evaluated once the pattern matches; one without an answer counts as false."`
+	To          []string             `yaml:"to" doc:"The sinks that get the events."`
+	Transform   *rules.TransformSpec `yaml:"transform" doc:"What is sent in place of the event: a constant, or a template in the manner of EventBridge's input transformer."`
+	Enabled     bool                 `yaml:"enabled" doc:"Write false to keep the rule but not to apply it."`
+	Pos         Pos                  `yaml:"-"`
+
+	transform *rules.Transform
+}
+
+// Route is the rule as the dispatcher wants it.
+func (r *Rule) Route() dispatch.Route {
+	return dispatch.Route{Name: r.Name, Pattern: r.Match, Where: r.Where, Transform: r.transform, To: r.To}
 }
 
 // Test is an event and the sinks it has to reach.

@@ -20,6 +20,7 @@ import (
 // are filled in before.
 type decoder struct {
 	file     string
+	src      []byte // of file
 	resolver value.Resolver
 	report   *report
 	places   map[string]Pos // where the value of each path stands
@@ -92,6 +93,8 @@ func (d *decoder) special(n *yaml.Node, path string, v reflect.Value, tag reflec
 		}
 	case *rules.Pattern:
 		d.pattern(n, path, p)
+	case *rules.Where:
+		d.where(n, path, p)
 	case *json.RawMessage:
 		if doc, ok := d.toJSON(n, path); ok {
 			*p = doc.text

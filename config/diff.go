@@ -39,7 +39,8 @@ func Diff(from, to *Config) Changes {
 			func(r Rule) string { return r.Name },
 			func(a, b Rule) bool {
 				return a.Description == b.Description && a.Enabled == b.Enabled &&
-					a.Match.String() == b.Match.String() && slices.Equal(a.To, b.To)
+					a.Match.String() == b.Match.String() && slices.Equal(a.To, b.To) &&
+					reflect.DeepEqual(a.Transform, b.Transform) && a.Where.String() == b.Where.String()
 			}),
 	}
 	for _, s := range []struct {

@@ -145,6 +145,7 @@ func (l *loader) rule(entry pair, path string) {
 	l.fields(entry.val, path, reflect.ValueOf(&rule).Elem())
 	l.require(entry.key, entry.val, path, "match", "name what to match, such as {type: [order.created]}")
 	l.require(entry.key, entry.val, path, "to", "name the sinks that get the events")
+	l.transform(&rule, valueOf(entry.val, "transform"), path+".transform")
 	at := path + ".to"
 	if _, written := l.places[at]; written && rule.To != nil && len(rule.To) == 0 {
 		l.report.errorf(l.placeOf(at), at, "names no sink: name one, or write enabled: false")

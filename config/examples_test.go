@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,8 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sluice/bus"
+	"sluice/bus/dispatch"
 	"sluice/config"
-	"sluice/rules"
 	"sluice/sinks"
 	"sluice/sources"
 )
@@ -82,27 +84,23 @@ func TestExamples(t *testing.T) {
 // route gives the rules that match an event, and the sinks it goes to, sorted.
 func route(t *testing.T, c *config.Config, event []byte) (matching, to []string) {
 	t.Helper()
-	compiled := make([]rules.Rule, len(c.Rules))
-	for i, r := range c.Rules {
-		compiled[i] = rules.Rule{Name: r.Name, Pattern: r.Match}
+	routes := make([]dispatch.Route, len(c.Rules))
+	for i := range c.Rules {
+		routes[i] = c.Rules[i].Route()
 	}
-	set, err := rules.Compile(compiled)
+	matcher, err := dispatch.NewMatcher(routes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	hits, err := set.Match(event, nil)
+	e, err := bus.ParseJSON(append([]byte(`{"specversion":"1.0","id":"1",`), bytes.TrimPrefix(event, []byte("{"))...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hit := range hits {
-		matching = append(matching, c.Rules[hit].Name)
-		to = append(to, c.Rules[hit].To...)
+	found, err := matcher.Route(e, c.Unmatched)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if len(hits) == 0 {
-		to = slices.Clone(c.Unmatched)
-	}
-	slices.Sort(to)
-	return matching, slices.Compact(to)
+	return found.Rules, slices.Sorted(slices.Values(found.Sinks))
 }
 
 // TestExamplesAreListed holds examples/README.md to what is there.

@@ -64,6 +64,8 @@ func typeName(t reflect.Type) string {
 		return "text"
 	case *rules.Pattern:
 		return "pattern"
+	case *rules.Where:
+		return "expression"
 	case *json.RawMessage:
 		return "value"
 	case encoding.TextUnmarshaler:

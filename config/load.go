@@ -129,7 +129,7 @@ func newLoader(opts Options) *loader {
 
 // add reads one file into the config.
 func (l *loader) add(file string, src []byte) {
-	l.file = file
+	l.file, l.src = file, src
 	if len(src) > maxFile {
 		l.report.errorf(Pos{File: file}, "", "is larger than %s: split it into a directory of files", value.Bytes(maxFile))
 		l.empty, l.partial = false, true

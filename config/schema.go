@@ -108,6 +108,8 @@ func schemaOf(v reflect.Value, tag reflect.StructTag) object {
 		return object{"type": "string"}
 	case *rules.Pattern:
 		return object{"type": "object", "minProperties": 1}
+	case *rules.Where:
+		return object{"type": "string", "minLength": 1}
 	case *json.RawMessage:
 		return object{}
 	case encoding.TextUnmarshaler:

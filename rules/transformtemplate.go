@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"unicode/utf8"
 
@@ -25,6 +26,7 @@ type piece struct {
 	text   string    // when v is nil
 	v      *variable // else the value of this
 	quoted bool      // in a JSON template: inside of a string
+	at     int       // where it begins in the source
 }
 
 // template reads the template of a field; base is where text begins in it.
@@ -47,6 +49,7 @@ type templateScanner struct {
 
 	at      int
 	lit     strings.Builder
+	litAt   int // where lit begins
 	out     template
 	keyFrom int // in a JSON template: where the string that was read last has a variable, or -1
 }
@@ -117,13 +120,16 @@ func (s *templateScanner) escaped(quoted bool) bool {
 }
 
 func (s *templateScanner) literal(n int) {
+	if s.lit.Len() == 0 {
+		s.litAt = s.at
+	}
 	s.lit.WriteString(s.src[s.at : s.at+n])
 	s.at += n
 }
 
 func (s *templateScanner) flush() {
 	if s.lit.Len() > 0 {
-		s.out = append(s.out, piece{text: s.lit.String()})
+		s.out = append(s.out, piece{text: s.lit.String(), at: s.litAt})
 		s.lit.Reset()
 	}
 }
@@ -149,7 +155,7 @@ func (s *templateScanner) variable(quoted bool) {
 	default:
 		if v := s.find(start, name); v != nil {
 			s.flush()
-			s.out = append(s.out, piece{v: v, quoted: quoted})
+			s.out = append(s.out, piece{v: v, quoted: quoted, at: start})
 		}
 	}
 	s.at += n + 1
@@ -237,7 +243,9 @@ func (s *templateScanner) line(end int) {
 // letter that completes no escape.
 func (s *templateScanner) check() {
 	var doc []byte
-	for _, pc := range s.out {
+	starts := make([]int, len(s.out)) // of the pieces in doc
+	for i, pc := range s.out {
+		starts[i] = len(doc)
 		switch {
 		case pc.v == nil:
 			doc = append(doc, pc.text...)
@@ -248,9 +256,24 @@ func (s *templateScanner) check() {
 		}
 	}
 	var v any
-	if err := json.Unmarshal(doc, &v); err != nil {
-		s.fault(0, "is not JSON once its variables are filled in: %s", strings.TrimPrefix(err.Error(), "json: "))
+	err := json.Unmarshal(doc, &v)
+	if err == nil {
+		return
 	}
+	at := 0
+	var wrong *json.SyntaxError
+	if errors.As(err, &wrong) {
+		offset := max(0, int(wrong.Offset)-1) // it counts the byte that is wrong
+		for i, pc := range s.out {
+			if starts[i] <= offset {
+				at = pc.at
+				if pc.v == nil {
+					at += offset - starts[i]
+				}
+			}
+		}
+	}
+	s.fault(min(at, len(s.src)), "is not JSON once its variables are filled in: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // render fills a template in.

@@ -61,8 +61,13 @@ func recovered(err *error) {
 	}
 }
 
-// String is the expression as it was written.
-func (w *Where) String() string { return w.text }
+// String is the expression as it was written; "" of nil.
+func (w *Where) String() string {
+	if w == nil {
+		return ""
+	}
+	return w.text
+}
 
 // MarshalText is String.
 func (w *Where) MarshalText() ([]byte, error) { return []byte(w.text), nil }

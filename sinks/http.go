@@ -189,7 +189,7 @@ func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
 	h := make(http.Header, len(s.header)+d.Event.NumAttributes()+5)
 	maps.Copy(h, s.header) // the values are shared and never written to
 	body := d.Event.Data()
-	if s.structured {
+	if s.structured && d.Payload == nil {
 		body = d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
 		h["Content-Type"] = []string{bus.TypeStructured}
 	} else {
@@ -200,6 +200,9 @@ func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
 		if own[i] != "" {
 			h[key] = own[i : i+1 : i+1]
 		}
+	}
+	if d.Payload != nil {
+		body = d.Payload.apply(req, h, body)
 	}
 	req.Header = h
 	setBody(req, body)

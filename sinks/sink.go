@@ -23,10 +23,11 @@ type Sink interface {
 // only: the event is shared with every other sink.
 type Delivery struct {
 	Event   bus.Event
-	ID      string // the same on every attempt and after every restart; differs between rules and sinks
-	Rule    string // the rule that matched
-	Sink    string // the name of the sink in the config
-	Attempt int    // 1 on the first attempt
+	ID      string   // the same on every attempt and after every restart; differs between rules and sinks
+	Rule    string   // the rule that matched
+	Sink    string   // the name of the sink in the config
+	Attempt int      // 1 on the first attempt
+	Payload *Payload // what to send in place of the event; nil for the event itself
 }
 
 // BatchSink is a sink that takes several deliveries at once.

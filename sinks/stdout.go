@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"sluice/bus"
 	"sluice/config/value"
 )
 
@@ -30,19 +31,13 @@ type stdoutSink struct {
 	turn chan struct{} // holds a token while somebody writes
 }
 
-// Deliver is Sink.Deliver: one line, one write.
+// Deliver is Sink.Deliver: one line, one write. A payload that is a text may have
+// several lines.
 func (s *stdoutSink) Deliver(ctx context.Context, d Delivery) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	line := d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
-	for i, c := range line {
-		// Line breaks in JSON stand between tokens only.
-		if c == '\n' || c == '\r' {
-			line[i] = ' '
-		}
-	}
-	line = append(line, '\n')
+	line := printed(d)
 	select {
 	case s.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -65,4 +60,24 @@ func (s *stdoutSink) Deliver(ctx context.Context, d Delivery) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// printed is what is written of a delivery: what a transform made of the event, or
+// the event.
+func printed(d Delivery) []byte {
+	var line []byte
+	oneLine := true
+	if d.Payload != nil && d.Payload.Body != nil {
+		line = append(make([]byte, 0, len(d.Payload.Body)+1), d.Payload.Body...)
+		oneLine = bus.IsJSON(d.Payload.ContentType)
+	} else {
+		line = d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
+	}
+	for i, c := range line {
+		// Line breaks in JSON stand between tokens only.
+		if oneLine && (c == '\n' || c == '\r') {
+			line[i] = ' '
+		}
+	}
+	return append(line, '\n')
 }

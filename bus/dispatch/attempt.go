@@ -170,8 +170,9 @@ func (c *laneConf) next(attempt int, age time.Duration, err error) (time.Duratio
 
 // Class is the closed set of what an attempt comes to, the label of the metrics:
 // ok, timeout, canceled, refused, reset, dns, tls, throttled, status_3xx,
-// status_4xx, status_5xx, rejected (by the sink itself, without an answer) and
-// failed (anything else).
+// status_4xx, status_5xx, rejected (by the sink itself, without an answer),
+// transform (nothing was sent: the rule's transform has no result) and failed
+// (anything else).
 func Class(err error) string {
 	if err == nil {
 		return "ok"
@@ -186,9 +187,12 @@ func Class(err error) string {
 	var timeout net.Error
 	var dns *net.DNSError
 	var record tls.RecordHeaderError
+	var unshaped *shapeError
 	var verify *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	switch {
+	case errors.As(err, &unshaped):
+		return "transform"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

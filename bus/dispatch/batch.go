@@ -10,7 +10,7 @@ import (
 
 // Batch says how many deliveries go into one attempt.
 type Batch struct {
-	Max   int            `yaml:"max" doc:"The most events in one request; 1 or nothing for no batches."`
+	Max   int            `yaml:"max" doc:"The most events in one request; 1 or nothing for no batches. What a transform makes of an event goes out by itself."`
 	Bytes value.Bytes    `yaml:"bytes" doc:"The most bytes of events in one request."`
 	Wait  value.Duration `yaml:"wait" doc:"How long an event waits for company."`
 }
@@ -24,15 +24,24 @@ func (b Batch) alone(d *delivery) int {
 	return max(1, b.Max>>min(len(d.attempts), 30))
 }
 
+// alone is that of the batch, but that what a transform makes of an event goes out
+// by itself: it may have a path and headers of its own.
+func (l *lane) alone(b Batch, d *delivery) int {
+	if l.d.shaped(d) {
+		return 1
+	}
+	return b.alone(d)
+}
+
 // gather collects a batch that begins with d. It waits for company once, and only
 // one worker of a lane does so at a time: the others would share out what comes.
 func (l *lane) gather(conf *laneConf, d *delivery) []*delivery {
 	b := conf.options.Batch
-	batch := l.fill(b, []*delivery{d})
-	if wait := time.Duration(b.Wait); wait > 0 && len(batch) < b.alone(d) {
+	batch, open := l.fill(b, []*delivery{d})
+	if wait := time.Duration(b.Wait); wait > 0 && open {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
-		for waiting := true; waiting && len(batch) < b.alone(d); {
+		for waiting := true; waiting && open; {
 			select {
 			case <-timer.C:
 				waiting = false
@@ -40,7 +49,7 @@ func (l *lane) gather(conf *laneConf, d *delivery) []*delivery {
 			case <-l.d.intake.Done():
 				waiting = false
 			}
-			batch = l.fill(b, batch)
+			batch, open = l.fill(b, batch)
 		}
 	}
 	l.mu.Lock()
@@ -50,18 +59,23 @@ func (l *lane) gather(conf *laneConf, d *delivery) []*delivery {
 	return batch
 }
 
-// fill adds what is ready and of the batch's kind.
-func (l *lane) fill(b Batch, batch []*delivery) []*delivery {
+// fill adds what is ready and of the batch's kind. It is open while more could
+// come: not once it is full, or what is next does not go into it.
+func (l *lane) fill(b Batch, batch []*delivery) (_ []*delivery, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	size := 0
 	for _, d := range batch {
 		size += d.event.Size()
 	}
-	most := b.alone(batch[0])
+	most := l.alone(b, batch[0])
+	open = true
 	for len(batch) < most && !l.blocked(time.Now()) {
 		d := l.queue.ready.peek()
-		if d == nil || b.alone(d) != most || b.Bytes > 0 && size+d.event.Size() > int(b.Bytes) {
+		if d == nil {
+			break
+		}
+		if open = l.alone(b, d) == most && (b.Bytes <= 0 || size+d.event.Size() <= int(b.Bytes)); !open {
 			break
 		}
 		l.queue.pop()
@@ -70,7 +84,7 @@ func (l *lane) fill(b Batch, batch []*delivery) []*delivery {
 		batch = append(batch, d)
 	}
 	l.nudgeFeed()
-	return batch
+	return batch, open && len(batch) < most
 }
 
 // sendBatch makes one attempt at several deliveries. When the sink will never
@@ -78,8 +92,27 @@ func (l *lane) fill(b Batch, batch []*delivery) []*delivery {
 // the reason.
 func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	start := time.Now()
+	for _, d := range batch {
+		if conf.removed {
+			break // nothing is sent
+		}
+		var err error
+		d.payload, err = l.d.shape(d)
+		switch {
+		case err == nil && d.payload == nil:
+		case len(batch) > 1: // a reload gave the rule a transform just now
+			for i := range batch {
+				l.sendBatch(conf, batch[i:i+1])
+			}
+			return
+		case err != nil:
+			l.judge(conf, d, start, 0, err, false) // it says nothing about the sink
+			return
+		}
+	}
 	failed, err := l.deliverBatch(conf, batch)
 	took := time.Since(start)
+	batch[0].payload = nil // made anew for each attempt
 	if err != nil && l.d.attempts.Err() != nil {
 		for _, d := range batch {
 			l.leave(d)
@@ -107,7 +140,7 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 
 func (l *lane) deliverBatch(conf *laneConf, batch []*delivery) (failed []error, err error) {
 	sink, ok := conf.sink.(sinks.BatchSink)
-	if !ok || len(batch) == 1 && !conf.options.Batch.on() {
+	if !ok || len(batch) == 1 && (!conf.options.Batch.on() || batch[0].payload != nil) {
 		return nil, l.guard(conf, batch[0], func(ctx context.Context) error {
 			return conf.sink.Deliver(ctx, l.outgoing(batch[0]))
 		})
@@ -124,5 +157,5 @@ func (l *lane) deliverBatch(conf *laneConf, batch []*delivery) (failed []error, 
 }
 
 func (l *lane) outgoing(d *delivery) sinks.Delivery {
-	return sinks.Delivery{Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: len(d.attempts) + 1}
+	return sinks.Delivery{Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: len(d.attempts) + 1, Payload: d.payload}
 }

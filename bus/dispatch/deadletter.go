@@ -24,6 +24,8 @@ type DeadLetter struct {
 	Accepted   time.Time
 	Died       time.Time
 	Attempts   []Attempt
+
+	shaped bool // see delivery
 }
 
 // DeadLetterFilter chooses dead letters. Every field that is set must hold; the
@@ -156,7 +158,7 @@ func decodeDeadLetter(rec []byte, pos bus.Position, sink string) (*DeadLetter, e
 	}
 	return &DeadLetter{
 		ID: pos.String(), DeliveryID: m.ID, Event: e, Sink: sink, Rule: m.Rule, Reason: m.Reason,
-		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts,
+		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts, shaped: m.Shaped,
 	}, nil
 }
 

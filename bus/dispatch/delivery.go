@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/bus"
+	"sluice/sinks"
 )
 
 // delivery is one event on its way to one sink. All but attempts and the places
@@ -31,6 +32,9 @@ type delivery struct {
 
 	key      string // of order_by
 	reserved bool   // it has taken its key while it waits for its next attempt
+
+	shaped  bool           // when it came into being its rule had a transform
+	payload *sinks.Payload // of the attempt under way
 }
 
 // origin is the record that covers a delivery: the event in EVENTS that it comes
@@ -103,13 +107,14 @@ func deliveryID(e bus.Event, rule, sink, salt string) string {
 }
 
 // meta is the part of a delivery's record that is not the event. A dead letter
-// has the last four fields too.
+// has the last three fields too.
 type meta struct {
 	ID       string    `json:"id"`
 	Rule     string    `json:"rule"`
 	Accepted time.Time `json:"accepted"`
 	Due      time.Time `json:"due,omitzero"`
 	Attempts []Attempt `json:"attempts,omitempty"`
+	Shaped   bool      `json:"shaped,omitempty"`
 
 	Reason string    `json:"reason,omitempty"`
 	Died   time.Time `json:"died,omitzero"`
@@ -131,14 +136,14 @@ func appendDelivery(dst []byte, m *meta, e bus.Event) []byte {
 }
 
 func (d *delivery) meta() meta {
-	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts}
+	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Shaped: d.shaped}
 }
 
 // successor is the same delivery under another record.
 func (d *delivery) successor(o origin) *delivery {
 	return &delivery{
 		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted,
-		attempts: slices.Clip(d.attempts), due: d.due, origin: o, key: d.key,
+		attempts: slices.Clip(d.attempts), due: d.due, origin: o, key: d.key, shaped: d.shaped,
 	}
 }
 
@@ -168,6 +173,6 @@ func decodeDelivery(rec []byte, sink string) (*delivery, error) {
 	}
 	return &delivery{
 		event: e, id: m.ID, rule: m.Rule, sink: sink,
-		accepted: m.Accepted, attempts: m.Attempts, due: m.Due,
+		accepted: m.Accepted, attempts: m.Attempts, due: m.Due, shaped: m.Shaped,
 	}, nil
 }

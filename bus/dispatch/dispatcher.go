@@ -17,7 +17,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/bus"
-	"sluice/rules"
 	"sluice/sinks"
 )
 
@@ -103,7 +102,7 @@ func New(c Config) (*Dispatcher, error) {
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
 	}
 	d.events = d.newLedger(true)
-	d.routing.Store(&routing{})
+	d.routing.Store(&routing{Matcher: &Matcher{}})
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
@@ -283,10 +282,8 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 			return nil, fmt.Errorf("sink %q: its kind cannot take batches: leave batch out", s.Name)
 		}
 	}
-	next := &routing{version: t.Version, routes: t.Routes, retain: t.Retain}
-	var patterns []rules.Rule
+	next := &routing{version: t.Version, transforms: transformsOf(t.Routes), retain: t.Retain}
 	for _, r := range t.Routes {
-		patterns = append(patterns, rules.Rule{Name: r.Name, Pattern: r.Pattern})
 		for _, to := range r.To {
 			if !known[to] {
 				return nil, fmt.Errorf("rule %q goes to %q, which is no sink", r.Name, to)
@@ -299,12 +296,12 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 		}
 	}
 	var err error
-	if next.set, err = rules.Compile(patterns); err != nil {
+	if next.Matcher, err = NewMatcher(t.Routes); err != nil {
 		return nil, err
 	}
 	for _, r := range t.Routes {
 		next.lanes = append(next.lanes, d.lanesOf(r.To))
-		next.ruleStats = append(next.ruleStats, d.metrics.rule(r.Name))
+		next.ruleStats = append(next.ruleStats, d.metrics.rule(r))
 	}
 	next.unmatched = d.lanesOf(t.Unmatched)
 	return next, nil

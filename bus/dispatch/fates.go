@@ -19,6 +19,7 @@ type Notice struct {
 
 	Position bus.Position // accepted: where the event is
 	Rules    []string     // accepted: the rules that matched
+	Misses   []Miss       // accepted: the rules whose pattern matched, but whose where did not
 
 	DeliveryID string // the others: which delivery
 	Rule, Sink string
@@ -86,11 +87,11 @@ func (f *fates) tell(n Notice) {
 	}
 }
 
-func (f *fates) accepted(e bus.Event, pos bus.Position, at time.Time, table *routing, hits []int) {
+func (f *fates) accepted(e bus.Event, pos bus.Position, at time.Time, table *routing, hits []int, misses []Miss) {
 	if f.watched.Load() == 0 {
 		return
 	}
-	n := Notice{At: at, Stage: StageAccepted, Event: e, Position: pos, Rules: []string{}}
+	n := Notice{At: at, Stage: StageAccepted, Event: e, Position: pos, Rules: []string{}, Misses: slices.Clone(misses)}
 	for _, hit := range hits {
 		n.Rules = append(n.Rules, table.routes[hit].Name)
 	}

@@ -23,6 +23,8 @@ type metrics struct {
 	matchErrors  prometheus.Counter
 	damaged      *prometheus.CounterVec
 	matches      *prometheus.CounterVec
+	rejections   *prometheus.CounterVec
+	whereErrors  *prometheus.CounterVec
 	entered      *prometheus.CounterVec
 	deliveries   *prometheus.CounterVec
 	attempts     *prometheus.CounterVec
@@ -67,6 +69,8 @@ func newMetrics() *metrics {
 		matchErrors:  single("match_errors_total", "Events that the rules could not be applied to."),
 		damaged:      counter("records_damaged_total", "Records that were unreadable in the store, by stream.", "stream"),
 		matches:      counter("rule_matches_total", "Events that matched, by rule.", "rule"),
+		rejections:   counter("rule_where_rejections_total", "Events that matched the pattern and for which where was false, by rule.", "rule"),
+		whereErrors:  counter("rule_where_errors_total", "Events that matched the pattern and for which where had no answer, by rule.", "rule"),
 		entered:      counter("deliveries_entered_total", "Deliveries that came into being, by rule, sink and where from.", "rule", "sink", "from"),
 		deliveries:   counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
 		attempts:     counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
@@ -87,7 +91,7 @@ func newMetrics() *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.matches,
+		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.matches, m.rejections, m.whereErrors,
 		m.entered, m.deliveries, m.attempts, m.spilled, m.purged, m.duration, m.age, m.writes, m.records,
 		m.writeTime, m.deadReasons,
 	}
@@ -184,15 +188,27 @@ type ruleStat struct {
 	matches prometheus.Counter
 	count   atomic.Int64
 	last    atomic.Int64 // unix nanoseconds
+
+	// What where kept from matching.
+	name                  string
+	m                     *metrics
+	rejections, whereErrs atomic.Int64
+	lastErr               atomic.Pointer[string]
 }
 
-func (m *metrics) rule(name string) *ruleStat {
+// rule is the stat of a rule. One with a where shows its counters from the start,
+// not only once they count.
+func (m *metrics) rule(r Route) *ruleStat {
+	if r.Where != nil {
+		m.rejections.WithLabelValues(r.Name)
+		m.whereErrors.WithLabelValues(r.Name)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.rules[name]
+	s := m.rules[r.Name]
 	if s == nil {
-		s = &ruleStat{matches: m.matches.WithLabelValues(name)}
-		m.rules[name] = s
+		s = &ruleStat{matches: m.matches.WithLabelValues(r.Name), name: r.Name, m: m}
+		m.rules[r.Name] = s
 	}
 	return s
 }
@@ -201,4 +217,20 @@ func (r *ruleStat) matched(at time.Time) {
 	r.matches.Inc()
 	r.count.Add(1)
 	r.last.Store(at.UnixNano())
+}
+
+// rejected counts a where that was false.
+func (r *ruleStat) rejected() {
+	r.rejections.Add(1)
+	r.m.rejections.WithLabelValues(r.name).Inc()
+}
+
+// failed counts a where that has no answer, and tells whether the reason is
+// another than the last time.
+func (r *ruleStat) failed(err error) bool {
+	r.whereErrs.Add(1)
+	r.m.whereErrors.WithLabelValues(r.name).Inc()
+	text := err.Error()
+	last := r.lastErr.Swap(&text)
+	return last == nil || *last != text
 }

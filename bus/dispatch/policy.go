@@ -12,8 +12,8 @@ import (
 	"sluice/sinks"
 )
 
-// Verdict is what becomes of a delivery after an attempt. From Rejected to Expired
-// they end in a dead letter and double as its reason: a closed set.
+// Verdict is what becomes of a delivery after an attempt. From Rejected to
+// Untransformed they end in a dead letter and double as its reason: a closed set.
 type Verdict int
 
 // The verdicts.
@@ -24,6 +24,7 @@ const (
 	Gone                             // the sink said that it exists no more: it is disabled too
 	AttemptsExhausted                // the last attempt that the policy allows has failed
 	Expired                          // the next attempt would come after the policy's max age
+	Untransformed                    // the rule's transform has no result for the event
 	Discarded                        // the config says that it is not wanted any more
 )
 
@@ -41,6 +42,8 @@ func (v Verdict) String() string {
 		return "attempts_exhausted"
 	case Expired:
 		return "expired"
+	case Untransformed:
+		return "transform"
 	case Discarded:
 		return "discarded"
 	}
@@ -49,7 +52,7 @@ func (v Verdict) String() string {
 
 // DeadLetterReasons is the closed set of reasons a dead letter can have.
 func DeadLetterReasons() []string {
-	return []string{Rejected.String(), Gone.String(), AttemptsExhausted.String(), Expired.String()}
+	return []string{Rejected.String(), Gone.String(), AttemptsExhausted.String(), Expired.String(), Untransformed.String()}
 }
 
 // verdictNames are the verdicts that a config may give to a status.
@@ -161,6 +164,10 @@ func jitter(kind string, random func() float64) func(time.Duration) time.Duratio
 func (p Policy) Next(attempt int, age time.Duration, err error) (after time.Duration, verdict Verdict) {
 	if err == nil {
 		return 0, Delivered
+	}
+	var unshaped *shapeError
+	if errors.As(err, &unshaped) {
+		return 0, Untransformed
 	}
 	var e *sinks.Error
 	if !errors.As(err, &e) {

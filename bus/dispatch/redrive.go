@@ -149,7 +149,7 @@ func (d *Dispatcher) redelivery(r *Redrive, letter *DeadLetter) (out []outgoing)
 			id = deliveryID(letter.Event, rule, l.name, "")
 		}
 		out = append(out, outgoing{l, &delivery{
-			event: letter.Event, id: id, rule: rule, sink: l.name, accepted: time.Now(),
+			event: letter.Event, id: id, rule: rule, sink: l.name, accepted: time.Now(), shaped: letter.shaped || d.routing.Load().shapes(rule),
 		}})
 	}
 	switch {
@@ -157,7 +157,7 @@ func (d *Dispatcher) redelivery(r *Redrive, letter *DeadLetter) (out []outgoing)
 		add(letter.Rule, d.laneNamed(r.To))
 	case r.Reroute:
 		table := d.routing.Load()
-		hits, err := table.set.MatchEvent(letter.Event, nil)
+		hits, _, err := table.match(letter.Event, nil, nil)
 		if err != nil {
 			return nil
 		}

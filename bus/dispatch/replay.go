@@ -138,7 +138,7 @@ func (r *replaying) redelivery(event bus.Event) (out []outgoing, err error) {
 	}
 	if len(to) == 0 {
 		table := d.routing.Load()
-		hits, err := table.set.MatchEvent(event, nil)
+		hits, _, err := table.match(event, nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -151,6 +151,7 @@ func (r *replaying) redelivery(event bus.Event) (out []outgoing, err error) {
 	for _, t := range to {
 		out = append(out, outgoing{t.lane, &delivery{
 			event: marked, id: deliveryID(event, t.rule, t.lane.name, r.job.ID), rule: t.rule, sink: t.lane.name, accepted: time.Now(),
+			shaped: d.routing.Load().shapes(t.rule),
 		}})
 	}
 	return out, nil

@@ -17,20 +17,22 @@ const (
 
 // Route is one rule and the sinks that its events go to.
 type Route struct {
-	Name    string
-	Pattern rules.Pattern
-	To      []string
+	Name      string
+	Pattern   rules.Pattern
+	Where     *rules.Where     // nil: the pattern alone decides
+	Transform *rules.Transform // nil: the event itself is sent
+	To        []string
 }
 
 // routing is what the router works with: replaced whole by a reload.
 type routing struct {
-	version   string
-	set       *rules.Set
-	routes    []Route
-	lanes     [][]*lane // by rule
-	unmatched []*lane
-	ruleStats []*ruleStat
-	retain    Retention
+	version string
+	*Matcher
+	lanes      [][]*lane                   // by rule
+	transforms map[string]*rules.Transform // by the name of the rule
+	unmatched  []*lane
+	ruleStats  []*ruleStat
+	retain     Retention
 }
 
 // target is one (rule, sink) that an event goes to.
@@ -72,8 +74,9 @@ type router struct {
 	room   chan struct{}
 	stir   chan struct{} // something is on its way
 
-	hits []int
-	to   []target
+	hits   []int
+	misses []Miss
+	to     []target
 }
 
 func newRouter(d *Dispatcher) *router {
@@ -164,7 +167,7 @@ func (r *router) routePack(pack bus.Pack) {
 // route matches one event and offers it to the lanes.
 func (r *router) route(table *routing, event bus.Event, pos bus.Position, accepted time.Time) {
 	var err error
-	r.hits, err = table.set.MatchEvent(event, r.hits[:0])
+	r.hits, r.misses, err = table.match(event, r.hits[:0], r.misses[:0])
 	if err != nil {
 		// An event was validated at the door, so this is a fault of ours. It is
 		// kept from vanishing: it counts as unmatched, loudly.
@@ -175,19 +178,34 @@ func (r *router) route(table *routing, event bus.Event, pos bus.Position, accept
 	for _, hit := range r.hits {
 		table.ruleStats[hit].matched(accepted)
 	}
+	for i := range r.misses {
+		r.d.missed(table.ruleStats[r.misses[i].index], &r.misses[i], event)
+	}
 	if len(r.hits) == 0 {
 		r.d.metrics.unmatched.Inc()
 	} else {
 		r.d.metrics.routed.Inc()
 	}
 	r.to = table.targets(event, r.hits, r.to[:0])
-	r.d.fates.accepted(event, pos, accepted, table, r.hits)
+	r.d.fates.accepted(event, pos, accepted, table, r.hits, r.misses)
 	r.books.start(pos, len(r.to))
 	for _, t := range r.to {
 		t.lane.metrics.entered(t.rule, fromEvent)
 		t.lane.offer(&delivery{
 			event: event, id: deliveryID(event, t.rule, t.lane.name, ""), rule: t.rule, sink: t.lane.name,
-			accepted: accepted, origin: origin{r.books, pos},
+			accepted: accepted, origin: origin{r.books, pos}, shaped: table.shapes(t.rule),
 		})
+	}
+}
+
+// missed counts a rule whose where did not match.
+func (d *Dispatcher) missed(stat *ruleStat, m *Miss, event bus.Event) {
+	if m.Err == nil {
+		stat.rejected()
+		return
+	}
+	if stat.failed(m.Err) { // the first, or another than before: the log is not flooded
+		d.log.Warn("where has no answer: the rule does not match; the counters tell how often", "event_id", event.ID(),
+			"source", event.Source(), "rule", m.Rule, "err", m.Err)
 	}
 }

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,6 +79,11 @@ type RuleStatus struct {
 	To        []string
 	Matches   int64
 	LastMatch time.Time
+
+	// Of the events that its pattern matched: for how many where was false, and for
+	// how many it had no answer.
+	WhereRejections, WhereErrors int64
+	LastWhereError               string
 }
 
 // Rules lists the rules as they run now.
@@ -88,7 +92,13 @@ func (d *Dispatcher) Rules() []RuleStatus {
 	all := make([]RuleStatus, len(table.routes))
 	for i, r := range table.routes {
 		s := table.ruleStats[i]
-		all[i] = RuleStatus{Name: r.Name, To: r.To, Matches: s.count.Load()}
+		all[i] = RuleStatus{
+			Name: r.Name, To: r.To, Matches: s.count.Load(),
+			WhereRejections: s.rejections.Load(), WhereErrors: s.whereErrs.Load(),
+		}
+		if text := s.lastErr.Load(); text != nil {
+			all[i].LastWhereError = *text
+		}
 		if last := s.last.Load(); last > 0 {
 			all[i].LastMatch = time.Unix(0, last)
 		}
@@ -100,21 +110,16 @@ func (d *Dispatcher) Rules() []RuleStatus {
 func (d *Dispatcher) Routes() []Route { return d.routing.Load().routes }
 
 // Match tells which rules match an event now, and which sinks it would go to.
-func (d *Dispatcher) Match(e bus.Event) (matching, to []string, err error) {
+func (d *Dispatcher) Match(e bus.Event) (Routed, error) {
 	table := d.routing.Load()
-	hits, err := table.set.MatchEvent(e, nil)
-	if err != nil {
-		return nil, nil, err
+	return table.Route(e, table.unmatchedSinks())
+}
+
+func (r *routing) unmatchedSinks() (names []string) {
+	for _, l := range r.unmatched {
+		names = append(names, l.name)
 	}
-	for _, hit := range hits {
-		matching = append(matching, table.routes[hit].Name)
-	}
-	for _, t := range table.targets(e, hits, nil) {
-		if !slices.Contains(to, t.lane.name) {
-			to = append(to, t.lane.name)
-		}
-	}
-	return matching, to, nil
+	return names
 }
 
 // Version is the version of the config that runs now.

@@ -6,13 +6,13 @@ import (
 	"net/http"
 	"slices"
 
-	"sluice/rules"
+	"sluice/bus/dispatch"
 )
 
 // explanation says why one rule does or does not match.
 type explanation struct {
 	Rule string `json:"rule"`
-	rules.Explanation
+	dispatch.Explanation
 }
 
 // explain answers for one rule, or for all: those that match first, then the
@@ -36,7 +36,7 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) error {
 	list := []explanation{}
 	for _, rule := range a.Bus.Routes() {
 		if body.Rule == "" || body.Rule == rule.Name {
-			list = append(list, explanation{rule.Name, rules.ExplainEvent(rule.Pattern, event)})
+			list = append(list, explanation{rule.Name, dispatch.Explain(rule, event)})
 		}
 	}
 	if body.Rule != "" && len(list) == 0 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
 	"sluice/rules"
 )
 
@@ -13,20 +14,33 @@ type ruleAnswer struct {
 	Name      string        `json:"name"`
 	To        []string      `json:"to"`
 	Pattern   rules.Pattern `json:"pattern"`
+	Where     string        `json:"where,omitempty"`
+	Transform bool          `json:"transform,omitempty"`
 	Matches   int64         `json:"matches"`
 	LastMatch time.Time     `json:"last_match,omitzero"`
+
+	// Of the events that match the pattern.
+	WhereRejections int64  `json:"where_rejections"` // where was false
+	WhereErrors     int64  `json:"where_errors"`     // where had no answer
+	LastWhereError  string `json:"last_where_error,omitempty"`
 }
 
 func (a *api) listRules(w http.ResponseWriter, _ *http.Request) error {
-	patterns := map[string]rules.Pattern{}
+	routes := map[string]dispatch.Route{}
 	for _, r := range a.Bus.Routes() {
-		patterns[r.Name] = r.Pattern
+		routes[r.Name] = r
 	}
 	list := []ruleAnswer{}
 	for _, r := range a.Bus.Rules() {
-		if pattern, ok := patterns[r.Name]; ok { // a reload may have come in between
-			list = append(list, ruleAnswer{r.Name, r.To, pattern, r.Matches, r.LastMatch})
+		route, ok := routes[r.Name]
+		if !ok { // a reload has come in between
+			continue
 		}
+		list = append(list, ruleAnswer{
+			Name: r.Name, To: r.To, Pattern: route.Pattern, Where: route.Where.String(), Transform: route.Transform != nil,
+			Matches: r.Matches, LastMatch: r.LastMatch,
+			WhereRejections: r.WhereRejections, WhereErrors: r.WhereErrors, LastWhereError: r.LastWhereError,
+		})
 	}
 	return writeJSON(w, http.StatusOK, map[string]any{"rules": list})
 }
@@ -40,11 +54,15 @@ func (a *api) match(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	names, to, err := a.Bus.Match(event)
+	to, err := a.Bus.Match(event)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, map[string][]string{"rules": orEmpty(names), "sinks": orEmpty(to)})
+	answer := map[string]any{"rules": to.Rules, "sinks": to.Sinks}
+	if misses := showMisses(to.Misses); misses != nil {
+		answer["where_misses"] = misses
+	}
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 // event reads an event as the door would take it.
@@ -60,9 +78,19 @@ func (a *api) event(doc []byte) (bus.Event, error) {
 	return bus.Stamp(e, a.now()), nil
 }
 
-func orEmpty(list []string) []string {
-	if list == nil {
-		return []string{}
+// whereMiss is a rule whose pattern matched, but whose where did not.
+type whereMiss struct {
+	Rule  string `json:"rule"`
+	Error string `json:"error,omitempty"` // where had no answer
+}
+
+func showMisses(misses []dispatch.Miss) (shown []whereMiss) {
+	for _, m := range misses {
+		miss := whereMiss{Rule: m.Rule}
+		if m.Err != nil {
+			miss.Error = m.Err.Error()
+		}
+		shown = append(shown, miss)
 	}
-	return list
+	return shown
 }

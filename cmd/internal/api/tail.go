@@ -21,6 +21,7 @@ type notice struct {
 	Event           json.RawMessage `json:"event"`
 	Position        string          `json:"position,omitempty"`
 	Rules           []string        `json:"rules,omitzero"` // [] when accepted and none matched
+	WhereMisses     []whereMiss     `json:"where_misses,omitempty"`
 	DeliveryID      string          `json:"delivery_id,omitempty"`
 	Rule            string          `json:"rule,omitempty"`
 	Sink            string          `json:"sink,omitempty"`
@@ -36,7 +37,7 @@ type notice struct {
 
 func showNotice(n dispatch.Notice, missed int64) notice {
 	shown := notice{
-		At: n.At, Stage: n.Stage, Event: eventJSON(n.Event), Rules: n.Rules, DeliveryID: n.DeliveryID, Rule: n.Rule,
+		At: n.At, Stage: n.Stage, Event: eventJSON(n.Event), Rules: n.Rules, WhereMisses: showMisses(n.Misses), DeliveryID: n.DeliveryID, Rule: n.Rule,
 		Sink: n.Sink, Attempt: n.Attempt, Status: n.Status, Class: n.Class, Error: n.Error,
 		DurationSeconds: seconds(n.Duration), AfterSeconds: seconds(n.After), Reason: n.Reason, Missed: missed,
 	}

@@ -13,7 +13,6 @@ import (
 	"sluice/bus"
 	"sluice/bus/dispatch"
 	"sluice/config"
-	"sluice/rules"
 )
 
 // load reads the config and checks it as a whole: its values, the address that a
@@ -45,7 +44,7 @@ func Routes(cfg *config.Config) []dispatch.Route {
 	var routes []dispatch.Route
 	for _, r := range cfg.Rules {
 		if r.Enabled {
-			routes = append(routes, dispatch.Route{Name: r.Name, Pattern: r.Match, To: r.To})
+			routes = append(routes, r.Route())
 		}
 	}
 	return routes
@@ -76,17 +75,13 @@ func (f TestFailures) Error() string {
 // RunTests runs the tests of a config against its rules.
 func RunTests(cfg *config.Config) TestFailures {
 	routes := Routes(cfg)
-	patterns := make([]rules.Rule, len(routes))
-	for i, r := range routes {
-		patterns[i] = rules.Rule{Name: r.Name, Pattern: r.Pattern}
-	}
-	set, err := rules.Compile(patterns)
+	matcher, err := dispatch.NewMatcher(routes)
 	if err != nil {
 		return TestFailures{{Name: "rules", Msg: err.Error()}}
 	}
 	var failures TestFailures
 	for i, t := range cfg.Tests {
-		if msg := runTest(cfg, routes, set, t); msg != "" {
+		if msg := runTest(cfg, matcher, t); msg != "" {
 			name := fmt.Sprintf("tests[%d]", i)
 			if t.Name != "" {
 				name += " (" + t.Name + ")"
@@ -98,27 +93,18 @@ func RunTests(cfg *config.Config) TestFailures {
 }
 
 // runTest says how a test fails, or "".
-func runTest(cfg *config.Config, routes []dispatch.Route, set *rules.Set, t config.Test) string {
+func runTest(cfg *config.Config, matcher *dispatch.Matcher, t config.Test) string {
 	event, err := testEvent(t.Event)
 	if err != nil {
 		return "the event is not valid: " + err.Error()
 	}
-	hits, err := set.MatchEvent(event, nil)
+	to, err := matcher.Route(event, cfg.Unmatched)
 	if err != nil {
 		return err.Error()
 	}
 	got := map[string]bool{}
-	var matching []string
-	for _, hit := range hits {
-		matching = append(matching, routes[hit].Name)
-		for _, to := range routes[hit].To {
-			got[to] = true
-		}
-	}
-	if len(hits) == 0 {
-		for _, to := range cfg.Unmatched {
-			got[to] = true
-		}
+	for _, sink := range to.Sinks {
+		got[sink] = true
 	}
 	var missing, extra []string
 	for _, want := range t.Expect {
@@ -131,10 +117,10 @@ func runTest(cfg *config.Config, routes []dispatch.Route, set *rules.Set, t conf
 		extra = append(extra, sink)
 	}
 	slices.Sort(extra)
-	return verdict(missing, extra, matching)
+	return verdict(missing, extra, to)
 }
 
-func verdict(missing, extra, matching []string) string {
+func verdict(missing, extra []string, to dispatch.Routed) string {
 	if len(missing)+len(extra) == 0 {
 		return ""
 	}
@@ -146,8 +132,13 @@ func verdict(missing, extra, matching []string) string {
 		parts = append(parts, "the event goes to "+strings.Join(extra, ", ")+" too")
 	}
 	by := "no rule matches it"
-	if len(matching) > 0 {
-		by = "the rules that match it: " + strings.Join(matching, ", ")
+	if len(to.Rules) > 0 {
+		by = "the rules that match it: " + strings.Join(to.Rules, ", ")
+	}
+	for _, m := range to.Misses {
+		if by += "; where of " + m.Rule + " is false"; m.Err != nil {
+			by += ": " + m.Err.Error()
+		}
 	}
 	return strings.Join(parts, ", and ") + "; " + by
 }

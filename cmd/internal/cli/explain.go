@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
 	"sluice/config"
-	"sluice/rules"
 )
 
 // nearest is how many rules that do not match are explained unasked.
@@ -50,7 +50,7 @@ Exit code 4 when the rule, or without --rule any rule, does not match.`,
 type explained struct {
 	Rule    string `json:"rule"`
 	Enabled bool   `json:"enabled"`
-	rules.Explanation
+	dispatch.Explanation
 }
 
 func (e *env) explain(ctx context.Context, path, name string, all bool) error {
@@ -124,7 +124,7 @@ func (e *env) oneEvent(ctx context.Context) (bus.Event, error) {
 func explainRules(chosen []config.Rule, event bus.Event) []explained {
 	all := make([]explained, 0, len(chosen))
 	for _, rule := range chosen {
-		all = append(all, explained{rule.Name, rule.Enabled, rules.ExplainEvent(rule.Match, event)})
+		all = append(all, explained{rule.Name, rule.Enabled, dispatch.Explain(rule.Route(), event)})
 	}
 	slices.SortStableFunc(all, func(a, b explained) int { return cmp.Compare(a.distance(), b.distance()) })
 	return all
@@ -172,7 +172,7 @@ func (e *env) printExplanations(shown []explained, of int) {
 
 // colored is an explanation for people; every line but the first begins with
 // indent.
-func (e *env) colored(x rules.Explanation, indent string) string {
+func (e *env) colored(x dispatch.Explanation, indent string) string {
 	p := e.paint(e.stdout)
 	lines := strings.Split(strings.TrimSuffix(x.String(), "\n"), "\n")
 	for i, line := range lines {
@@ -194,5 +194,5 @@ func (e *env) colored(x rules.Explanation, indent string) string {
 
 // explainMiss tells why a rule did not match the event of a test.
 func (e *env) explainMiss(rule config.Rule, event bus.Event) string {
-	return fmt.Sprintf("      %s: %s", rule.Name, e.colored(rules.ExplainEvent(rule.Match, event), "      "))
+	return fmt.Sprintf("      %s: %s", rule.Name, e.colored(dispatch.Explain(rule.Route(), event), "      "))
 }

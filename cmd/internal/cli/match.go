@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"sluice/bus/dispatch"
 )
 
 func newMatchCommand(e *env) *cobra.Command {
@@ -57,7 +59,7 @@ func (e *env) match(ctx context.Context, path string, sinks bool) error {
 		case errors.As(err, &fatal):
 			return errors.Join(err, buffer.Flush())
 		}
-		var to route
+		var to dispatch.Routed
 		if err == nil {
 			to, err = routing.route(event)
 		}
@@ -66,10 +68,15 @@ func (e *env) match(ctx context.Context, path string, sinks bool) error {
 			e.complain("%s %d: %v", in.unit(), in.line, err)
 			continue
 		}
-		matched = matched || len(to.rules) > 0
-		names := to.rules
+		for _, miss := range to.Misses {
+			if miss.Err != nil {
+				e.complain("%s %d: where of rule %s has no answer: %v", in.unit(), in.line, miss.Rule, miss.Err)
+			}
+		}
+		matched = matched || len(to.Rules) > 0
+		names := to.Rules
 		if sinks {
-			names = to.sinks
+			names = to.Sinks
 		}
 		err = out.Encode(names)
 		if err == nil && in.idle() { // somebody may be waiting for the answer

@@ -10,8 +10,8 @@ import (
 	"github.com/tidwall/sjson"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
 	"sluice/config"
-	"sluice/rules"
 )
 
 // loadConfig reads a config for a verb that needs one without faults.
@@ -32,49 +32,27 @@ func (e *env) loadConfig(path string) (*config.Config, error) {
 
 // routing is where a config sends events.
 type routing struct {
-	rules     []config.Rule // the enabled ones, numbered as the set does
-	set       *rules.Set
+	rules     []config.Rule // the enabled ones
+	matcher   *dispatch.Matcher
 	unmatched []string
 }
 
 func newRouting(c *config.Config) (*routing, error) {
 	r := &routing{unmatched: c.Unmatched}
-	var compiled []rules.Rule
+	var routes []dispatch.Route
 	for _, rule := range c.Rules {
 		if rule.Enabled {
 			r.rules = append(r.rules, rule)
-			compiled = append(compiled, rules.Rule{Name: rule.Name, Pattern: rule.Match})
+			routes = append(routes, rule.Route())
 		}
 	}
 	var err error
-	r.set, err = rules.Compile(compiled)
+	r.matcher, err = dispatch.NewMatcher(routes)
 	return r, err
 }
 
-// route is what becomes of one event.
-type route struct {
-	rules []string
-	sinks []string // each once, in the order of the rules
-}
-
-func (r *routing) route(e bus.Event) (route, error) {
-	hits, err := r.set.MatchEvent(e, nil)
-	if err != nil {
-		return route{}, err
-	}
-	to := route{rules: []string{}, sinks: []string{}}
-	for _, hit := range hits {
-		to.rules = append(to.rules, r.rules[hit].Name)
-		for _, sink := range r.rules[hit].To {
-			if !slices.Contains(to.sinks, sink) {
-				to.sinks = append(to.sinks, sink)
-			}
-		}
-	}
-	if len(hits) == 0 {
-		to.sinks = append(to.sinks, r.unmatched...)
-	}
-	return to, nil
+func (r *routing) route(e bus.Event) (dispatch.Routed, error) {
+	return r.matcher.Route(e, r.unmatched)
 }
 
 // outcome is how one test of a config went.
@@ -109,7 +87,7 @@ func (r *routing) test(i int, test config.Test) outcome {
 	if o.Expect == nil {
 		o.Expect = []string{}
 	}
-	var to route
+	var to dispatch.Routed
 	var err error
 	if o.event, err = testEvent(test.Event); err == nil {
 		to, err = r.route(o.event)
@@ -118,7 +96,7 @@ func (r *routing) test(i int, test config.Test) outcome {
 		o.Error = "event: " + err.Error()
 		return o
 	}
-	o.Got, o.Rules = to.sinks, to.rules
+	o.Got, o.Rules = to.Sinks, to.Rules
 	o.Missing, o.Unexpected = without(o.Expect, o.Got), without(o.Got, o.Expect)
 	o.OK = len(o.Missing)+len(o.Unexpected) == 0
 	return o

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,9 @@ func newRulesLsCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List the rules and how often each matched.",
-		Long:  "List the rules as the server runs them now, and how often each has matched since its start.",
+		Long: `List the rules as the server runs them now, and how often each has matched since its start.
+REJECTED and ERRORS are the events that matched the pattern of a rule and for which its
+where was false or had no answer.`,
 		Example: `  sluice rules ls
   sluice rules ls -o json`,
 		Args: cobra.NoArgs,
@@ -31,11 +34,25 @@ func newRulesLsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := newTable("NAME", "TO", "MATCHES", "LAST MATCH", "PATTERN")
+			t := newTable("NAME", "TO", "MATCHES", "LAST MATCH", "REJECTED", "ERRORS", "PATTERN")
 			for _, r := range all.Rules {
-				t.add(r.Name, strings.Join(r.To, ","), r.Matches, ago(e.now(), r.LastMatch), string(compact(r.Pattern)))
+				what := string(compact(r.Pattern))
+				rejected, failed := "", ""
+				if r.Where != "" {
+					what += " where " + oneLine(r.Where)
+					rejected, failed = strconv.FormatInt(r.WhereRejections, 10), strconv.FormatInt(r.WhereErrors, 10)
+				}
+				t.add(r.Name, strings.Join(r.To, ","), r.Matches, ago(e.now(), r.LastMatch), rejected, failed, what)
 			}
-			return t.print(e.stdout)
+			if err := t.print(e.stdout); err != nil {
+				return err
+			}
+			for _, r := range all.Rules {
+				if r.LastWhereError != "" {
+					e.note("rule %s: where had no answer %d times, the last time: %s", r.Name, r.WhereErrors, oneLine(r.LastWhereError))
+				}
+			}
+			return nil
 		},
 	}
 }

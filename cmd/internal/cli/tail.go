@@ -192,6 +192,13 @@ func (t *tail) line(n noticeDoc) string {
 		} else {
 			add("rules=" + strings.Join(n.Rules, ","))
 		}
+		for _, m := range n.WhereMisses {
+			if m.Error == "" {
+				add(p.dim("where of " + m.Rule + " is false"))
+			} else {
+				add(p.yellow("where of " + m.Rule + " has no answer: " + oneLine(m.Error)))
+			}
+		}
 		return strings.Join(parts, " ")
 	case dispatch.StageDelivered:
 		add(p.green("delivered  "))

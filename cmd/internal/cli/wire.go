@@ -34,8 +34,13 @@ type ruleDoc struct {
 	Name      string          `json:"name"`
 	To        []string        `json:"to"`
 	Pattern   json.RawMessage `json:"pattern"`
+	Where     string          `json:"where"`
 	Matches   int64           `json:"matches"`
 	LastMatch time.Time       `json:"last_match"`
+
+	WhereRejections int64  `json:"where_rejections"`
+	WhereErrors     int64  `json:"where_errors"`
+	LastWhereError  string `json:"last_where_error"`
 }
 
 type deadLetterDoc struct {
@@ -67,12 +72,19 @@ type storedDoc struct {
 	Event    json.RawMessage `json:"event"`
 }
 
+// whereMissDoc is a rule whose where kept an event from it.
+type whereMissDoc struct {
+	Rule  string `json:"rule"`
+	Error string `json:"error"`
+}
+
 type noticeDoc struct {
 	At              time.Time       `json:"at"`
 	Stage           string          `json:"stage"`
 	Event           json.RawMessage `json:"event"`
 	Position        string          `json:"position"`
 	Rules           []string        `json:"rules"`
+	WhereMisses     []whereMissDoc  `json:"where_misses"`
 	Rule            string          `json:"rule"`
 	Sink            string          `json:"sink"`
 	Attempt         int             `json:"attempt"`
