@@ -280,7 +280,7 @@ func TestRedundancies(t *testing.T) {
 		rs = append(rs, Rule{Pattern: parsed(t, src)})
 	}
 	got, all := Redundancies(rs, func(rule, by int) bool { return rule != 6 })
-	want := []Redundancy{{0, 3, false}, {1, 3, false}, {2, 0, true}, {4, 5, false}}
+	want := []Redundancy{{0, 1, false}, {1, 3, false}, {2, 0, true}, {4, 5, false}}
 	if !slices.Equal(got, want) || !all {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

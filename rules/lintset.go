@@ -39,7 +39,11 @@ func Redundancies(rs []Rule, compare func(rule, by int) bool) (found []Redundanc
 			if by > i && EventCovers(r.Pattern, rs[by].Pattern) && compare(by, i) {
 				continue // the later one is the needless one
 			}
-			if best = (&Redundancy{i, by, Equal(r.Pattern, rs[by].Pattern)}); best.Equal {
+			equal := Equal(r.Pattern, rs[by].Pattern)
+			if best == nil || equal {
+				best = &Redundancy{i, by, equal}
+			}
+			if equal {
 				break
 			}
 		}

@@ -8,11 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sluice/bus"
 	"sluice/config"
 )
 
 func newValidateCommand(e *env) *cobra.Command {
 	var paths []string
+	var strict bool
 	cmd := &cobra.Command{
 		Use:   "validate [--config] FILE|DIR ...",
 		Short: "Check configs and print every fault with its place.",
@@ -20,20 +22,41 @@ func newValidateCommand(e *env) *cobra.Command {
 once, and then the config's own tests are run. Nothing is started and no server is
 needed.
 
-Exit code 3 when a config has faults, 1 when one of its tests fails.`,
+Warnings are about what is valid and yet hardly meant: a rule that can never match, two
+rules that are equal, a rule whose events another sends to the same sinks, a sink that
+nothing reaches. With --server they are also about fields that none of the newest events
+which that server keeps has.
+
+Exit code 3 when a config has faults (with --strict also warnings), 1 when one of its
+tests fails.`,
 		Example: `  sluice validate --config sluice.yaml
+  sluice validate --strict --server http://127.0.0.1:8484 sluice.yaml
   sluice validate -o json config/*.yaml`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			paths := append(paths, args...)
 			if len(paths) == 0 {
 				return usagef("no config named: write --config FILE or --config DIR")
 			}
-			return e.validate(paths)
+			lint := lintOptions{strict: strict}
+			if c.Flags().Changed("server") {
+				var err error
+				if lint.sample, err = e.sample(c.Context()); err != nil {
+					return err
+				}
+			}
+			return e.validate(paths, lint)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&paths, "config", "c", nil, "config `file` or directory; may be given several times")
+	cmd.Flags().BoolVar(&strict, "strict", false, "take warnings for faults")
 	return cmd
+}
+
+// lintOptions are how far validate goes.
+type lintOptions struct {
+	strict bool
+	sample []bus.Event // events that show which fields there are; nil for none
 }
 
 // verdict is what validate says about one config.
@@ -49,15 +72,15 @@ type verdict struct {
 	Error   string        `json:"error,omitempty"` // it cannot be read at all
 }
 
-func (e *env) validate(paths []string) error {
+func (e *env) validate(paths []string, lint lintOptions) error {
 	verdicts := make([]verdict, len(paths))
 	code := exitOK
 	for i, path := range paths {
-		v := e.judge(path)
+		v := e.judge(path, lint)
 		verdicts[i] = v
 		switch {
 		case v.OK:
-		case len(v.Faults) > 0 && v.Version == "":
+		case len(v.Faults) > 0 && (v.Version == "" || lint.strict):
 			code = exitInvalid // it outweighs failed tests
 		case code == exitOK:
 			code = exitFailure
@@ -77,7 +100,7 @@ func (e *env) validate(paths []string) error {
 	return nil
 }
 
-func (e *env) judge(path string) verdict {
+func (e *env) judge(path string, opts lintOptions) verdict {
 	v := verdict{Config: path, Faults: config.Faults{}, Tests: []outcome{}}
 	c, err := config.Load(path, e.kinds)
 	var faults config.Faults
@@ -91,7 +114,16 @@ func (e *env) judge(path string) verdict {
 	}
 	v.Version = c.Version()
 	v.Sources, v.Sinks, v.Rules = len(c.Sources), len(c.Sinks), len(c.Rules)
-	v.Faults = append(v.Faults, c.Warnings...)
+	v.Faults = append(append(v.Faults, c.Warnings...), lint(c)...)
+	if len(opts.sample) > 0 {
+		unseen, err := lintFields(c, opts.sample, e.server)
+		if err != nil {
+			v.Error = err.Error()
+			return v
+		}
+		v.Faults = append(v.Faults, unseen...)
+	}
+	sortFaults(v.Faults)
 	r, err := newRouting(c)
 	if err != nil {
 		v.Error = err.Error()
@@ -99,7 +131,7 @@ func (e *env) judge(path string) verdict {
 	}
 	outcomes := r.runTests(c)
 	v.Tests = append(v.Tests, outcomes...)
-	v.OK = failures(outcomes) == 0
+	v.OK = failures(outcomes) == 0 && (!opts.strict || len(v.Faults) == 0)
 	return v
 }
 
@@ -128,6 +160,8 @@ func (e *env) printVerdict(v verdict) {
 		e.printf("%s %s: %s\n", p.red("failed:"), v.Config, v.Error)
 	case errs > 0:
 		e.printf("%s %s: %s\n", p.red("invalid:"), v.Config, plural(errs, "fault"))
+	case !v.OK && failed == 0:
+		e.printf("%s %s: %s, and --strict is given\n", p.red("invalid:"), v.Config, plural(len(v.Faults), "warning"))
 	case failed > 0:
 		e.printf("%s %s: %d of %s failed; `sluice test --config %s` tells why\n",
 			p.red("failed:"), v.Config, failed, plural(len(v.Tests), "test"), v.Config)
