@@ -72,7 +72,7 @@ func writeKeys(b *strings.Builder, keys []KeyDoc) {
 		}
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", k.Key, k.Type, standard, k.Doc)
 	}
-	w.Flush()
+	_ = w.Flush() // into a Builder
 	b.WriteByte('\n')
 }
 

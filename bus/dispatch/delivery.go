@@ -31,6 +31,7 @@ type delivery struct {
 	state   state     // guarded by the lane's mutex
 
 	key      string // of order_by
+	pinned   bool   // its next attempt has no record of its own
 	reserved bool   // it has taken its key while it waits for its next attempt
 
 	shaped  bool           // when it came into being its rule had a transform

@@ -206,7 +206,7 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 
 // recovered begins with a backlog of so many packs.
 func (l *lane) recovered(packs int) {
-	l.unread = packs
+	l.oldPacks = packs
 	l.spillover = packs > 0
 	l.old = max(l.old, packs)
 	if packs == 0 {

@@ -32,7 +32,7 @@ func (l *lane) nudgeFeed() {
 
 // hungry tells whether the lane wants more of its backlog now.
 func (l *lane) hungry() bool {
-	return l.unread > 0 && !l.blocked(time.Now()) && l.hasRoom()
+	return l.behind() && !l.blocked(time.Now()) && l.hasRoom()
 }
 
 func (l *lane) hasRoom() bool {
@@ -118,24 +118,25 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 	ready := l.decode(pack)
 	l.mu.Lock()
 	now := time.Now()
+	// Of an earlier process, or of a write that this one takes for failed.
+	foreign := l.known[pack.Seq] == 0 && !l.ownPack(pack.Seq)
 	for _, d := range ready {
 		if _, running := l.detached[d.origin.pos]; running || l.books.settled(d.origin.pos) {
 			continue
 		}
-		if pack.Seq <= l.d.backlogHead {
+		if foreign {
 			l.metrics.entered(d.rule, fromStore)
 		}
 		d.offered = now
 		l.queue.pushBacklog(d)
 	}
 	l.readTo = pack.Seq + 1
-	l.unread--
 	if pack.Seq <= l.d.backlogHead {
+		l.oldPacks--
 		l.old = max(0, l.old-len(pack.Records))
-	} else {
-		l.depth -= len(pack.Records) - l.ghosts[pack.Seq]
-		delete(l.ghosts, pack.Seq)
 	}
+	l.depth -= l.known[pack.Seq]
+	delete(l.known, pack.Seq)
 	if len(ready) > 0 {
 		l.oldest = ready[len(ready)-1].accepted
 	}
@@ -150,7 +151,7 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 // still on its way into the backlog is read later: without order_by it need not
 // come first. The caller holds the lock.
 func (l *lane) caughtUp() {
-	if l.unread > 0 || !l.spillover {
+	if l.behind() || !l.spillover {
 		return
 	}
 	if l.ordered() && (l.spilling > 0 || l.queue.apart > 0) {
@@ -180,7 +181,7 @@ func (l *lane) unpark(key string, k *orderKey) {
 			return // the bus is stopping: their records cover them
 		}
 		l.mu.Lock()
-		more := l.queue.unparked(key, k, read)
+		more := l.queue.unparked(key, k, len(places), read)
 		if more == nil {
 			l.caughtUp()
 			l.dispatch(time.Now())
@@ -225,6 +226,16 @@ func (l *lane) readPlaces(places []bus.Position) (read []*delivery, err error) {
 	return read, nil
 }
 
+// ownPack tells whether a delivery that is under way has its record in a pack.
+func (l *lane) ownPack(seq uint64) bool {
+	for pos := range l.detached {
+		if pos.Seq == seq {
+			return true
+		}
+	}
+	return false
+}
+
 // decode makes deliveries of the records of a pack that are not settled.
 func (l *lane) decode(pack bus.Pack) []*delivery {
 	ready := make([]*delivery, 0, len(pack.Records))
@@ -245,23 +256,21 @@ func (l *lane) decode(pack bus.Pack) []*delivery {
 	return ready
 }
 
-// recount corrects the number of unread packs by what the store has: a pack that
-// was lost to a damaged disk is not waited for twice.
+// recount looks whether the store has anything that is not read: a pack that was
+// lost to a damaged disk does not hold up the rest.
 func (l *lane) recount(ctx context.Context) error {
 	keys, err := l.d.backlogStream.Keys(ctx)
 	if err != nil {
 		return err
 	}
-	open := l.books.readPages()
+	read := l.books.readPages()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.spilling > 0 {
-		return nil
-	}
-	unread := max(0, keys[l.name]-open)
-	if unread < l.unread {
-		l.log.Error("packs of the backlog are missing in the store", "missing", l.unread-unread)
-		l.unread = unread
+	if l.spilling == 0 && keys[l.name] <= read && l.behind() {
+		l.log.Error("packs of the backlog are missing in the store", "read", read, "kept", keys[l.name])
+		l.oldPacks, l.written = 0, l.readTo-1
+		l.depth = 0
+		clear(l.known)
 		l.caughtUp()
 	}
 	return nil

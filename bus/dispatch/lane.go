@@ -45,10 +45,11 @@ type lane struct {
 	pinned    int         // deliveries that wait for an attempt without a record of that
 	crampedAt time.Time
 	spilling  int            // deliveries on their way to the backlog
-	unread    int            // packs of the backlog that the feed has not read
-	depth     int            // deliveries in those packs that this process wrote
+	oldPacks  int            // packs that an earlier process left in the backlog and that are not read
+	written   uint64         // the last pack of the backlog that this process wrote
+	known     map[uint64]int // by pack that is written and not read: its deliveries
+	depth     int            // their sum
 	old       int            // about how many an earlier process left there
-	ghosts    map[uint64]int // by pack not read yet: records of deliveries that were under way
 	oldest    time.Time
 	detached  map[bus.Position]*delivery
 	gathering bool // a worker collects a batch
@@ -88,7 +89,8 @@ func (d *Dispatcher) newLane(name string) *lane {
 		books:    d.newLedger(false),
 		running:  map[*delivery]struct{}{},
 		detached: map[bus.Position]*delivery{},
-		ghosts:   map[uint64]int{},
+		known:    map[uint64]int{},
+		readTo:   1,
 		room:     make(chan struct{}, 1),
 		company:  make(chan struct{}, 1),
 	}
@@ -102,6 +104,10 @@ func (l *lane) offer(d *delivery) {
 	defer l.mu.Unlock()
 	d.offered = time.Now()
 	d.state = queued
+	if d.pinned {
+		d.pinned = false
+		l.pinned--
+	}
 	switch {
 	case d.reserved:
 		l.queue.pushHead(d) // it has its key, and a record of its own
@@ -109,6 +115,11 @@ func (l *lane) offer(d *delivery) {
 		l.closing = append(l.closing, d)
 		return
 	case !l.cramped && (l.spillover || l.full() || l.blocked(d.offered)):
+		if !l.coverRunning() {
+			l.spillover = true
+			l.closing = append(l.closing, d)
+			return
+		}
 		l.spillMore()
 		l.spill(d)
 		return
@@ -135,7 +146,7 @@ func (l *lane) ordered() bool { return l.queue.keyOf != nil }
 // the last of the backlog, on its way to the disk and back: what comes now waits
 // for that in memory, or the lane would never catch up with a steady stream.
 func (l *lane) canClose() bool {
-	return l.ordered() && l.spillover && l.unread == 0 && l.queue.apart == 0 && l.spilling > 0 && !l.blocked(time.Now())
+	return l.ordered() && l.spillover && !l.behind() && l.queue.apart == 0 && l.spilling > 0 && !l.blocked(time.Now())
 }
 
 func (l *lane) full() bool {
@@ -258,7 +269,8 @@ func (l *lane) stored(d *delivery, pos bus.Position, n int) {
 		l.oldest = d.accepted
 	}
 	l.depth++
-	l.written(pos, n)
+	l.known[pos.Seq]++
+	l.inBacklog(pos, n)
 	l.metrics.spilled.Inc()
 }
 
@@ -281,19 +293,24 @@ func (l *lane) uncramp(now time.Time) {
 	if !l.cramped || now.Sub(l.crampedAt) < crampRetry {
 		return
 	}
-	if !l.ordered() || l.unread == 0 && l.spilling == 0 && l.queue.apart == 0 && l.pinned == 0 {
+	if !l.ordered() || !l.behind() && l.spilling == 0 && l.queue.apart == 0 && l.pinned == 0 {
 		l.cramped = false
 	}
 }
 
-// written hears of a record of the backlog; the last of its pack shows the pack
+// inBacklog hears of a record of the backlog; the last of its pack shows the pack
 // to the feed. The caller holds the lock.
-func (l *lane) written(pos bus.Position, n int) {
+func (l *lane) inBacklog(pos bus.Position, n int) {
 	if pos.Index == n-1 {
-		l.unread++
+		l.written = max(l.written, pos.Seq)
 		l.nudgeFeed()
 	}
 }
+
+// behind tells whether the backlog has packs that the feed has not read. It goes
+// by their numbers: a write that was repeated, because its answer got lost, may
+// be there twice.
+func (l *lane) behind() bool { return l.oldPacks > 0 || l.readTo <= l.written }
 
 // sweep gives what has waited or run for too long on the direct way a record of
 // its own, so that it does not hold the floor.
@@ -305,7 +322,7 @@ func (l *lane) sweep(now time.Time) {
 	}
 	late := now.Add(-time.Duration(l.conf.options.SpillAfter))
 	l.uncramp(now)
-	old := func(d *delivery) bool { return d.origin.ledger == l.d.events && d.offered.Before(late) }
+	old := func(d *delivery) bool { return l.direct(d) && d.offered.Before(late) }
 	waiting := len(l.closing) > 0 && old(l.closing[0])
 	l.queue.oldest(func(d *delivery) { waiting = waiting || old(d) })
 	if waiting {
@@ -324,22 +341,39 @@ func (l *lane) flush() {
 	if l.cramped {
 		return
 	}
-	direct := func(d *delivery) bool { return d.origin.ledger == l.d.events }
-	if l.ordered() {
-		// What runs comes before what waits behind it, in the backlog too.
-		for d := range l.running {
-			if d.state == running && direct(d) {
-				l.detach(d)
-			}
-		}
+	if !l.coverRunning() {
+		return // the next sweep tries again
 	}
-	waiting := l.queue.take(direct)
+	waiting := l.queue.take(l.direct)
 	if len(waiting)+len(l.closing) > 0 {
 		for _, d := range waiting {
 			l.spill(d)
 		}
 		l.spillMore()
 	}
+}
+
+// direct tells whether a delivery has no record but its event.
+func (l *lane) direct(d *delivery) bool { return d.origin.ledger == l.d.events }
+
+// coverRunning gives what runs in an ordered lane records of their own, before
+// what comes behind it gets one: after a crash they come in the order of their
+// records. False means that one has just ended and is about to get another record.
+func (l *lane) coverRunning() bool {
+	if !l.ordered() {
+		return true
+	}
+	for d := range l.running {
+		if d.state == done && l.direct(d) {
+			return false
+		}
+	}
+	for d := range l.running {
+		if d.state == running && l.direct(d) {
+			l.detach(d)
+		}
+	}
+	return true
 }
 
 // detach makes a delivery durable while its attempt goes on.
@@ -374,9 +408,8 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 		l.detached[pos] = d
 		d.origin, own = own, d.origin
 	}
-	l.ghosts[pos.Seq]++
 	l.books.begin(pos.Seq, n, 0)
-	l.written(pos, n)
+	l.inBacklog(pos, n)
 	l.mu.Unlock()
 	// Either the event's record is not needed any more or, when the attempt ended
 	// meanwhile, the new one is not.

@@ -113,13 +113,14 @@ func (q *queue) unpark(k *orderKey) []bus.Position {
 	n := min(parkAfter, len(k.parked))
 	places := slices.Clone(k.parked[:n])
 	k.parked = slices.Delete(k.parked, 0, n)
-	q.apart -= n
 	return places
 }
 
-// unparked adds what was read from the places that unpark gave.
-func (q *queue) unparked(key string, k *orderKey, read []*delivery) (more *orderKey) {
+// unparked adds what was read from the places that unpark gave. Until then they
+// count as parked: nothing may take the direct way past them.
+func (q *queue) unparked(key string, k *orderKey, places int, read []*delivery) (more *orderKey) {
 	k.loading = false
+	q.apart -= places
 	for _, d := range read {
 		d.key = key
 		k.waiting = append(k.waiting, d)

@@ -87,6 +87,7 @@ func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
 	l.mu.Lock()
 	l.cramp()
 	l.pinned++
+	d.pinned = true
 	l.mu.Unlock()
 	r.add(retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true})
 }
@@ -176,14 +177,7 @@ func (r *retries) bring(ctx context.Context, w retry) {
 		w.d = d
 	}
 	l := r.d.lane(w.sink)
-	if w.pinned {
-		l.mu.Lock()
-		l.pinned--
-		l.mu.Unlock()
-		l.offer(w.d)
-		return
-	}
-	if !l.mayRetry(w) {
+	if !w.pinned && !l.mayRetry(w) {
 		w.due = time.Now().Add(budgetPause)
 		r.add(w)
 		return
