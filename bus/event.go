@@ -205,8 +205,21 @@ func checkName(name string) error {
 	return nil
 }
 
+// plain tells whether a text is printable ASCII, as nearly every one is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
 // checkText applies the character rules of CloudEvents 1.0.2 §3.1 for String.
 func checkText(name, value string) error {
+	if plain(value) {
+		return nil
+	}
 	if !utf8.ValidString(value) {
 		return &AttributeError{name, "is not valid UTF-8"}
 	}

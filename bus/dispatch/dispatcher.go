@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ const (
 	// that the bus is overloaded.
 	waitingBytes = 64 << 20
 	// unlimited is for records that are bounded by what the router lets in.
-	unlimited = 1 << 62
+	unlimited = math.MaxInt
 	// linger lets deliveries on their way to the backlog gather: nobody waits.
 	linger = 10 * time.Millisecond
 )
