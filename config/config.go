@@ -36,6 +36,7 @@ type Config struct {
 	Warnings Faults `yaml:"-"` // what does not stop the config from loading
 
 	version string
+	entries []string // what version sums up, sorted
 }
 
 // Version names what the config says: 12 hex digits that stay the same when only

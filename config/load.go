@@ -242,7 +242,7 @@ func (l *loader) finish(path string) (*Config, error) {
 		return nil, faults
 	}
 	l.config.Warnings = faults
-	l.config.version = version(l.entries)
+	l.config.version, l.config.entries = version(l.entries), l.entries
 	return l.config, nil
 }
 

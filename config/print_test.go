@@ -71,6 +71,25 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+func TestEntryVersion(t *testing.T) {
+	t.Parallel()
+	const src = "sinks: {a: {http: {url: 'http://a/'}, timeout: 3s}, ab: {stdout: {}}}\nrules: {r: {match: {type: [x]}, to: [a, ab]}}"
+	base := parse(t, src)
+	other := parse(t, strings.Replace(src, "3s", "4s", 1))
+	for _, e := range []struct {
+		section, name string
+		same          bool
+	}{{"sinks", "a", false}, {"sinks", "ab", true}, {"rules", "r", true}} {
+		v := base.EntryVersion(e.section, e.name)
+		if len(v) != 12 || (other.EntryVersion(e.section, e.name) == v) != e.same {
+			t.Errorf("%s %s: %q, then %q", e.section, e.name, v, other.EntryVersion(e.section, e.name))
+		}
+	}
+	if v := base.EntryVersion("sinks", "b"); v != "" {
+		t.Errorf("a sink that is not there has the version %q", v)
+	}
+}
+
 func TestDiff(t *testing.T) {
 	t.Parallel()
 	from := parse(t, whole)

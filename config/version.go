@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -39,6 +40,21 @@ func appendEntries(lines []string, path string, n *yaml.Node) []string {
 		lines = append(lines, path+" empty")
 	}
 	return lines
+}
+
+// EntryVersion names what the config says of one source, sink or rule, in the manner
+// of Version; "" for one that it does not have. section is sources, sinks or rules.
+func (c *Config) EntryVersion(section, name string) string {
+	prefix := strconv.Quote(section) + strconv.Quote(name)
+	from, _ := slices.BinarySearch(c.entries, prefix)
+	to := from
+	for to < len(c.entries) && strings.HasPrefix(c.entries[to], prefix) {
+		to++
+	}
+	if from == to {
+		return ""
+	}
+	return version(slices.Clone(c.entries[from:to]))
 }
 
 // version sums up lines, which it sorts.

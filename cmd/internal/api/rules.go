@@ -16,8 +16,11 @@ type ruleAnswer struct {
 	Pattern   rules.Pattern `json:"pattern"`
 	Where     string        `json:"where,omitempty"`
 	Transform bool          `json:"transform,omitempty"`
-	Matches   int64         `json:"matches"`
-	LastMatch time.Time     `json:"last_match,omitzero"`
+
+	ConfigVersion string `json:"config_version,omitempty"` // of what the config says of it
+
+	Matches   int64     `json:"matches"`
+	LastMatch time.Time `json:"last_match,omitzero"`
 
 	// Of the events that match the pattern.
 	WhereRejections int64  `json:"where_rejections"` // where was false
@@ -30,6 +33,7 @@ func (a *api) listRules(w http.ResponseWriter, _ *http.Request) error {
 	for _, r := range a.Bus.Routes() {
 		routes[r.Name] = r
 	}
+	cfg := a.View().Config
 	list := []ruleAnswer{}
 	for _, r := range a.Bus.Rules() {
 		route, ok := routes[r.Name]
@@ -38,7 +42,8 @@ func (a *api) listRules(w http.ResponseWriter, _ *http.Request) error {
 		}
 		list = append(list, ruleAnswer{
 			Name: r.Name, To: r.To, Pattern: route.Pattern, Where: route.Where.String(), Transform: route.Transform != nil,
-			Matches: r.Matches, LastMatch: r.LastMatch,
+			ConfigVersion: cfg.EntryVersion("rules", r.Name),
+			Matches:       r.Matches, LastMatch: r.LastMatch,
 			WhereRejections: r.WhereRejections, WhereErrors: r.WhereErrors, LastWhereError: r.LastWhereError,
 		})
 	}

@@ -10,7 +10,8 @@ import (
 
 type sinkAnswer struct {
 	Name             string         `json:"name"`
-	Kind             string         `json:"kind,omitempty"` // of one that the config has
+	Kind             string         `json:"kind,omitempty"`           // of one that the config has
+	ConfigVersion    string         `json:"config_version,omitempty"` // of what the config says of it
 	State            string         `json:"state"`
 	Hold             *dispatch.Hold `json:"hold,omitempty"`
 	Concurrency      int            `json:"concurrency"`
@@ -28,13 +29,14 @@ type sinkAnswer struct {
 
 func (a *api) sinks() []sinkAnswer {
 	kinds := map[string]string{}
-	for _, s := range a.View().Config.Sinks {
+	cfg := a.View().Config
+	for _, s := range cfg.Sinks {
 		kinds[s.Name] = s.Kind
 	}
 	all := []sinkAnswer{}
 	for _, s := range a.Bus.Sinks() {
 		all = append(all, sinkAnswer{
-			Name: s.Name, Kind: kinds[s.Name], State: s.State, Hold: s.Hold, Concurrency: s.Concurrency,
+			Name: s.Name, Kind: kinds[s.Name], ConfigVersion: cfg.EntryVersion("sinks", s.Name), State: s.State, Hold: s.Hold, Concurrency: s.Concurrency,
 			Queued: s.Queued, InFlight: s.InFlight, Backlog: s.Backlog, OldestAgeSeconds: seconds(s.OldestAge),
 			Retries: s.Retries, DeadLetters: s.DeadLetters, Delivered: s.Delivered,
 			LastOK: s.LastOK, LastError: s.LastError, LastErrorAt: s.LastErrorAt,

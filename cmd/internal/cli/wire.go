@@ -12,7 +12,9 @@ type sinkDoc struct {
 	Name  string `json:"name"`
 	Kind  string `json:"kind"`
 	State string `json:"state"`
-	Hold  *struct {
+
+	ConfigVersion string `json:"config_version"`
+	Hold          *struct {
 		Reason string    `json:"reason"`
 		Note   string    `json:"note"`
 		Since  time.Time `json:"since"`
