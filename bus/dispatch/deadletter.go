@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -195,16 +196,20 @@ func (d *Dispatcher) DeadLetters(ctx context.Context, f DeadLetterFilter, from b
 
 // DeadLetter is one dead letter, or bus.ErrNotFound.
 func (d *Dispatcher) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
+	missing := fmt.Errorf("dead letter %q: %w: `sluice dlq ls` lists what there is", id, bus.ErrNotFound)
 	pos, err := bus.ParsePosition(id)
 	if err != nil {
-		return DeadLetter{}, fmt.Errorf("%w: %w", bus.ErrNotFound, err)
+		return DeadLetter{}, missing
 	}
 	pack, err := d.dead.stream.Get(ctx, pos.Seq)
+	if errors.Is(err, bus.ErrNotFound) {
+		return DeadLetter{}, missing
+	}
 	if err != nil {
 		return DeadLetter{}, err
 	}
 	if pos.Index >= len(pack.Records) || d.dead.books.marked(pos) {
-		return DeadLetter{}, bus.ErrNotFound
+		return DeadLetter{}, missing
 	}
 	letter, err := decodeDeadLetter(pack.Records[pos.Index], pos, pack.Key)
 	if err != nil {

@@ -70,12 +70,26 @@ func run(ctx context.Context, args []string, e *env) int {
 	case *started:
 		exit = &exitError{exitFailure, err}
 	default: // cobra's own errors are all about the command line
-		exit = usagef("%s: see `%s --help`", firstLine(err.Error()), cmd.CommandPath())
+		exit = usagef("%s%s: see `%s --help`", firstLine(err.Error()), nearestVerb(cmd, err), cmd.CommandPath())
 	}
 	if exit.err != nil {
 		fmt.Fprintf(e.stderr, "sluice: %v\n", exit.err)
 	}
 	return exit.code
+}
+
+// nearestVerb is what somebody may have meant by a verb that there is not.
+func nearestVerb(cmd *cobra.Command, err error) string {
+	_, rest, ok := strings.Cut(err.Error(), "unknown command \"")
+	if !ok {
+		return ""
+	}
+	typed, _, _ := strings.Cut(rest, "\"")
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(typed); len(near) > 0 {
+		return fmt.Sprintf(", did you mean %q?", near[0])
+	}
+	return ""
 }
 
 // markStart tells errors of the verbs from errors of the command line: the flag
