@@ -8,6 +8,9 @@
 // same for a CloudEvent without first encoding it. [Explain] says, key by key,
 // why a pattern matched or did not.
 //
+// [Contradiction], [Equal] and [Covers] judge patterns without an event, and
+// [Redundancies] finds the rules of a set that others make needless.
+//
 // The answers are those of AWS's own engine (event-ruler 2.0), with these
 // deliberate differences:
 //

@@ -142,7 +142,7 @@ func TestPaths(t *testing.T) {
 func TestLintIsSound(t *testing.T) {
 	t.Parallel()
 	var seen soundness
-	for seed := range uint64(400) {
+	for seed := range uint64(200) {
 		g := newGenerator(seed)
 		seen.check(t, g, g.pattern, g.event)
 		seen.check(t, g, func() string { return g.lean(true) }, g.leanEvent)
