@@ -308,7 +308,7 @@ func (p *planner) print(plan *planDoc) error {
 }
 
 func (p *planner) printEvents(events *eventPlan) error {
-	p.printf("\nover %s: unmatched %s → %s\n", plural(events.Seen, "event"), thousands(events.UnmatchedBefore), thousands(events.UnmatchedAfter))
+	p.printf("\nevents looked at: %s; unmatched %s → %s\n", thousands(events.Seen), thousands(events.UnmatchedBefore), thousands(events.UnmatchedAfter))
 	differ := false
 	for _, r := range events.Rules {
 		if r.Lost+r.Gained == 0 {
