@@ -32,7 +32,7 @@ func (l *lane) nudgeFeed() {
 
 // hungry tells whether the lane wants more of its backlog now.
 func (l *lane) hungry() bool {
-	return l.behind() && !l.blocked(time.Now()) && l.hasRoom()
+	return (l.oldPacks > 0 || l.readTo <= l.visible) && !l.blocked(time.Now()) && l.hasRoom()
 }
 
 func (l *lane) hasRoom() bool {
@@ -268,7 +268,7 @@ func (l *lane) recount(ctx context.Context) error {
 	defer l.mu.Unlock()
 	if l.spilling == 0 && keys[l.name] <= read && l.behind() {
 		l.log.Error("packs of the backlog are missing in the store", "read", read, "kept", keys[l.name])
-		l.oldPacks, l.written = 0, l.readTo-1
+		l.oldPacks, l.written, l.visible = 0, l.readTo-1, l.readTo-1
 		l.depth = 0
 		clear(l.known)
 		l.caughtUp()

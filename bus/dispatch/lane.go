@@ -47,6 +47,7 @@ type lane struct {
 	spilling  int            // deliveries on their way to the backlog
 	oldPacks  int            // packs that an earlier process left in the backlog and that are not read
 	written   uint64         // the last pack of the backlog that this process wrote
+	visible   uint64         // the last of those of which every record is known, so that it may be read
 	known     map[uint64]int // by pack that is written and not read: its deliveries
 	depth     int            // their sum
 	old       int            // about how many an earlier process left there
@@ -301,8 +302,9 @@ func (l *lane) uncramp(now time.Time) {
 // inBacklog hears of a record of the backlog; the last of its pack shows the pack
 // to the feed. The caller holds the lock.
 func (l *lane) inBacklog(pos bus.Position, n int) {
+	l.written = max(l.written, pos.Seq)
 	if pos.Index == n-1 {
-		l.written = max(l.written, pos.Seq)
+		l.visible = max(l.visible, pos.Seq)
 		l.nudgeFeed()
 	}
 }
