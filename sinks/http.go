@@ -235,14 +235,19 @@ func (s *httpSink) verdict(res *http.Response, keep bool) ([]byte, error) {
 		return nil, nil
 	}
 	answer, _ := io.ReadAll(limited) // as much as there is: the status decides
-	for _, secret := range s.secrets {
-		answer = bytes.ReplaceAll(answer, secret, []byte(value.Stars))
-	}
-	err := Answered(res.StatusCode, answer)
+	err := Answered(res.StatusCode, s.mask(answer))
 	if after := retryAfter(res.Header.Get("Retry-After"), time.Now()); after > 0 {
 		err = RetryAfter(err, after)
 	}
 	return nil, err
+}
+
+// mask takes the secrets of the settings out of an answer that may send them back.
+func (s *httpSink) mask(answer []byte) []byte {
+	for _, secret := range s.secrets {
+		answer = bytes.ReplaceAll(answer, secret, []byte(value.Stars))
+	}
+	return answer
 }
 
 // retryAfter reads the header Retry-After: seconds or a date (RFC 9110 §10.2.3). It

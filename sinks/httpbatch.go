@@ -26,7 +26,7 @@ func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, er
 	if err != nil || len(answer) == 0 {
 		return nil, err
 	}
-	return partial(answer, ds)
+	return partial(s.mask(answer), ds)
 }
 
 func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *http.Request {
@@ -77,7 +77,7 @@ func partial(answer []byte, ds []Delivery) ([]error, error) {
 			}
 		}
 		if !known {
-			return nil, fmt.Errorf("the answer reports %q as failed, which is no event of the batch", item.ItemIdentifier)
+			return nil, fmt.Errorf("the answer reports %.128q as failed, which is no event of the batch", item.ItemIdentifier)
 		}
 	}
 	return failed, nil

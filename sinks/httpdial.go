@@ -28,8 +28,14 @@ func newRoundTripper(to value.URL) roundTripper {
 		if port == "" {
 			port = "80"
 		}
-		return &wire{dial: dialer.DialContext, addr: net.JoinHostPort(to.Hostname(), port)}
+		return &wire{
+			dial: dialer.DialContext, addr: net.JoinHostPort(to.Hostname(), port), large: newTransport(dialer),
+		}
 	}
+	return newTransport(dialer)
+}
+
+func newTransport(dialer *net.Dialer) *http.Transport {
 	return &http.Transport{
 		// No Proxy: the guard would see the proxy's address and not the target's.
 		DialContext:         dialer.DialContext,
@@ -70,11 +76,7 @@ func guard(_, address string, _ syscall.RawConn) error {
 // forbidden tells whether an address is link-local or belongs to the metadata
 // service of a cloud, which hands out credentials to whoever asks.
 func forbidden(addr netip.Addr) bool {
-	addr = addr.WithZone("").Unmap()
-	if nat64 := netip.PrefixFrom(netip.MustParseAddr("64:ff9b::"), 96); nat64.Contains(addr) {
-		b := addr.As16()
-		addr = netip.AddrFrom4([4]byte(b[12:]))
-	}
+	addr = embedded(addr.WithZone("").Unmap())
 	if addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast() {
 		return true
 	}
@@ -84,7 +86,25 @@ func forbidden(addr netip.Addr) bool {
 		"192.0.0.192":   // Oracle Cloud
 		return true
 	}
-	return netip.PrefixFrom(netip.MustParseAddr("fd00:ec2::"), 32).Contains(addr) // AWS
+	return within(addr, "fd00:ec2::/32") || // AWS
+		within(addr, "fd20:ce::/32") // Google Cloud
+}
+
+func within(addr netip.Addr, prefix string) bool { return netip.MustParsePrefix(prefix).Contains(addr) }
+
+// embedded is the IPv4 address that an IPv6 address stands for in NAT64, 6to4 and
+// the old compatible form, or the address itself.
+func embedded(addr netip.Addr) netip.Addr {
+	b := addr.As16()
+	switch {
+	case !addr.Is6() || addr == netip.IPv6Loopback() || addr == netip.IPv6Unspecified():
+		return addr
+	case within(addr, "64:ff9b::/96"), within(addr, "64:ff9b:1::/48"), within(addr, "::/96"):
+		return netip.AddrFrom4([4]byte(b[12:]))
+	case within(addr, "2002::/16"):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	}
+	return addr
 }
 
 // userAgent is sluice and, in a released build, its version.

@@ -24,6 +24,9 @@ import (
 type wire struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	addr string // host and port
+	// large takes requests whose body is too long to be written before the answer
+	// is looked at.
+	large roundTripper
 
 	mu     sync.Mutex
 	idle   []*wireConn // the last used at the end
@@ -34,7 +37,10 @@ type wire struct {
 const (
 	wireIdle    = 60 * time.Second // how long a connection may stay unused
 	wireMaxIdle = 1024
-	wireHeader  = 64 << 10 // bytes of an answer's head
+	// wireBodyMost is the longest body that is sent whole before the answer is
+	// read: it fits into the buffers of a connection.
+	wireBodyMost = 64 << 10
+	wireHeader   = 64 << 10 // bytes of an answer's head
 )
 
 // wireConn is one connection.
@@ -61,6 +67,9 @@ func (c *wireConn) Read(p []byte) (int, error) {
 // RoundTrip implements http.RoundTripper. The answer's body has to be closed; when
 // it was read to its end the connection is used again.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.ContentLength > wireBodyMost {
+		return w.large.RoundTrip(req)
+	}
 	for {
 		c, used, err := w.get(req.Context())
 		if err != nil {
@@ -198,12 +207,20 @@ func (b *wireBody) Close() error {
 // get takes the connection that was used last, or makes one.
 func (w *wire) get(ctx context.Context) (c *wireConn, used bool, err error) {
 	w.mu.Lock()
-	if n := len(w.idle); n > 0 {
+	for len(w.idle) > 0 {
+		n := len(w.idle)
 		c = w.idle[n-1]
 		w.idle[n-1] = nil
 		w.idle = w.idle[:n-1]
 		w.mu.Unlock()
-		return c, true, nil
+		// The deadline is that of the last request.
+		if err := c.conn.SetDeadline(time.Time{}); err == nil && quiet(c.conn) {
+			return c, true, nil
+		}
+		// The far side closed it, or sent what nobody asked for: the next answer on
+		// it would not be that to the next request.
+		_ = c.conn.Close()
+		w.mu.Lock()
 	}
 	w.mu.Unlock()
 	conn, err := w.dial(ctx, "tcp", w.addr)
@@ -249,6 +266,7 @@ func (w *wire) expire() {
 // CloseIdleConnections closes what is not in use, and lets nothing become idle
 // any more.
 func (w *wire) CloseIdleConnections() {
+	w.large.CloseIdleConnections()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true

@@ -29,10 +29,7 @@ func (l *lane) attempt(d *delivery) {
 	if conf.options.Batch.on() {
 		batch = l.gather(conf, d)
 	}
-	if !conf.waitRate(l.d.attempts) {
-		for _, d := range batch {
-			l.leave(d)
-		}
+	if !l.waitRate(conf, batch) {
 		return
 	}
 	l.sendBatch(conf, batch)
@@ -64,7 +61,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		a.Error = err.Error()
 		a.Error = a.Error[:min(len(a.Error), maxError)]
 	}
-	n := len(d.attempts) + 1
+	n := d.tried() + 1
 	l.ending(d, a)
 	after, verdict := conf.next(n, now.Sub(d.accepted), err)
 	if watch {
@@ -99,6 +96,10 @@ func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err er
 		l.lastErr, l.lastErrAt = err.Error(), now
 	}
 	h := healthOf(verdict, a)
+	if conf.retired { // it says nothing about the sink as it is now
+		l.mu.Unlock()
+		return
+	}
 	changed := l.breaker.observe(h, conf.options.Breaker, now)
 	l.pace.observe(h, a.Duration, now)
 	if changed && !l.breaker.open {
@@ -143,12 +144,13 @@ func (l *lane) giveBack(d *delivery) {
 	l.mu.Lock()
 	l.gathering = false
 	l.mu.Unlock()
-	own := l.leave(d).ledger != l.d.events
-	if !own && !l.ordered() {
+	direct := l.leave(d).ledger == l.d.events
+	l.mu.Lock()
+	if direct && !l.ordered() {
+		l.mu.Unlock()
 		l.offer(d)
 		return
 	}
-	l.mu.Lock()
 	defer l.mu.Unlock()
 	d.state = queued
 	l.queue.pushHead(d)

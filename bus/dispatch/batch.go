@@ -21,7 +21,7 @@ func (b Batch) on() bool { return b.Max > 1 }
 // after each failure. So the event that makes a batch fail ends up alone, and
 // those beside it are delivered.
 func (b Batch) alone(d *delivery) int {
-	return max(1, b.Max>>min(len(d.attempts), 30))
+	return max(1, b.Max>>min(d.tried(), 30))
 }
 
 // alone is that of the batch, but that what a transform makes of an event goes out
@@ -129,7 +129,7 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	watched := false
 	for i, d := range batch {
 		one := err
-		if one == nil && failed != nil {
+		if one == nil && i < len(failed) {
 			one = failed[i]
 		}
 		// The breaker and the pace see one attempt, whatever its size.
@@ -157,5 +157,5 @@ func (l *lane) deliverBatch(conf *laneConf, batch []*delivery) (failed []error, 
 }
 
 func (l *lane) outgoing(d *delivery) sinks.Delivery {
-	return sinks.Delivery{Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: len(d.attempts) + 1, Payload: d.payload}
+	return sinks.Delivery{Event: d.event, ID: d.id, Rule: d.rule, Sink: l.name, Attempt: d.tried() + 1, Payload: d.payload}
 }

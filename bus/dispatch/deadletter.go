@@ -65,6 +65,7 @@ type deadLetters struct {
 	mu     sync.Mutex
 	counts map[string]int // by sink
 	known  bus.Position   // those below it are counted
+	head   uint64         // the last pack of an earlier process
 }
 
 func newDeadLetters(d *Dispatcher) *deadLetters {
@@ -171,9 +172,14 @@ func (dl *deadLetters) remove(letter *DeadLetter, n int) {
 	}
 	dl.books.begin(pos.Seq, n, 0)
 	dl.books.read(pos.Seq)
-	if !dl.books.settled(pos) {
-		dl.books.settle(pos)
-		dl.count(letter.Sink, -1)
+	if dl.books.settled(pos) {
+		return
+	}
+	dl.books.settle(pos)
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	if pos.Less(dl.known) || pos.Seq > dl.head { // or it is not counted yet
+		dl.counts[letter.Sink]--
 	}
 }
 
@@ -239,7 +245,11 @@ func (dl *deadLetters) recover(ctx context.Context, head uint64) error {
 			return false
 		}
 		dl.d.lane(letter.Sink)
-		dl.count(letter.Sink, 1)
+		dl.mu.Lock()
+		defer dl.mu.Unlock()
+		if !dl.books.marked(pos) {
+			dl.counts[letter.Sink]++
+		}
 		dl.known = bus.Position{Seq: pos.Seq, Index: pos.Index + 1}
 		return true
 	})

@@ -24,6 +24,7 @@ type delivery struct {
 	sink     string
 	accepted time.Time // when the event was stored
 	attempts []Attempt
+	dropped  int       // attempts that are not kept in attempts
 	due      time.Time // not before; zero for as soon as possible
 
 	origin  origin    // the durable record that covers the delivery now
@@ -74,16 +75,21 @@ type Attempt struct {
 }
 
 const (
-	maxError   = 2 << 10  // bytes of an error's text
-	maxAnswer  = 4 << 10  // of one attempt
-	maxAnswers = 64 << 10 // of all the attempts of one delivery together
+	maxAttempts = 200      // that are kept; of more, those in the middle go
+	maxError    = 2 << 10  // bytes of an error's text
+	maxAnswer   = 4 << 10  // of one attempt
+	maxAnswers  = 64 << 10 // of all the attempts of one delivery together
 )
 
 // addAttempt appends to the history. When the answers kept grow too large, those
 // between the first and the newest go first: they are the least telling.
 func (d *delivery) addAttempt(a Attempt) {
 	a.Answer = a.Answer[:min(len(a.Answer), maxAnswer)]
-	d.attempts = append(d.attempts, a)
+	d.attempts = append(slices.Clip(d.attempts), a)
+	if len(d.attempts) > maxAttempts {
+		d.attempts = slices.Delete(d.attempts, maxAttempts/2, maxAttempts/2+1)
+		d.dropped++
+	}
 	total := 0
 	for i := range d.attempts {
 		total += len(d.attempts[i].Answer)
@@ -115,6 +121,7 @@ type meta struct {
 	Accepted time.Time `json:"accepted"`
 	Due      time.Time `json:"due,omitzero"`
 	Attempts []Attempt `json:"attempts,omitempty"`
+	Dropped  int       `json:"dropped,omitempty"` // attempts that are not listed
 	Shaped   bool      `json:"shaped,omitempty"`
 
 	Reason string    `json:"reason,omitempty"`
@@ -137,14 +144,17 @@ func appendDelivery(dst []byte, m *meta, e bus.Event) []byte {
 }
 
 func (d *delivery) meta() meta {
-	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Shaped: d.shaped}
+	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped}
 }
+
+// tried is how many attempts there were.
+func (d *delivery) tried() int { return d.dropped + len(d.attempts) }
 
 // successor is the same delivery under another record.
 func (d *delivery) successor(o origin) *delivery {
 	return &delivery{
 		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted,
-		attempts: slices.Clip(d.attempts), due: d.due, origin: o, key: d.key, shaped: d.shaped,
+		attempts: slices.Clip(d.attempts), dropped: d.dropped, due: d.due, origin: o, key: d.key, shaped: d.shaped,
 	}
 }
 
@@ -174,6 +184,6 @@ func decodeDelivery(rec []byte, sink string) (*delivery, error) {
 	}
 	return &delivery{
 		event: e, id: m.ID, rule: m.Rule, sink: sink,
-		accepted: m.Accepted, attempts: m.Attempts, due: m.Due, shaped: m.Shaped,
+		accepted: m.Accepted, attempts: m.Attempts, dropped: m.Dropped, due: m.Due, shaped: m.Shaped,
 	}, nil
 }

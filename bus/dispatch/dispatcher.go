@@ -179,6 +179,7 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 	if h.dead, err = d.dead.stream.Info(ctx); err != nil {
 		return h, err
 	}
+	d.dead.head = h.dead.Last
 	if err := d.restore(ctx); err != nil {
 		return h, err
 	}
@@ -259,13 +260,13 @@ func (d *Dispatcher) Reload(_ context.Context, t Table) error {
 	for _, s := range t.Sinks {
 		keep[s.Name] = true
 		if s.Sink != nil {
-			d.lane(s.Name).configure(newLaneConf(s))
+			d.lane(s.Name).configure(d.newLaneConf(s))
 		}
 	}
 	d.routing.Store(next)
 	for _, l := range d.allLanes() {
 		if !keep[l.name] {
-			l.configure(removedConf(t.Removed[l.name]))
+			l.configure(d.removedConf(t.Removed[l.name]))
 		}
 	}
 	return nil
@@ -317,8 +318,9 @@ func (d *Dispatcher) lanesOf(names []string) (lanes []*lane) {
 	return lanes
 }
 
-func newLaneConf(s SinkSpec) *laneConf {
+func (d *Dispatcher) newLaneConf(s SinkSpec) *laneConf {
 	c := &laneConf{sink: s.Sink, options: s.Options, policy: NewPolicy(s.Options, rand.Float64)}
+	c.current, c.cancel = context.WithCancel(d.attempts)
 	if perSecond := s.Options.Rate.PerSecond(); perSecond > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
 	}

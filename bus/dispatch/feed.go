@@ -39,7 +39,7 @@ func (l *lane) hasRoom() bool {
 	if l.breaker.open && l.queue.len()+len(l.running) > 0 {
 		return false
 	}
-	return l.queue.len() < feedDeliveries && l.queue.bytes < queueBytes
+	return l.queue.runnable() < feedDeliveries && l.queue.bytes < queueBytes
 }
 
 // feed runs until the backlog has been empty for a while, or the bus stops.
@@ -174,13 +174,21 @@ func (l *lane) caughtUp() {
 func (l *lane) unpark(key string, k *orderKey) {
 	for {
 		l.mu.Lock()
-		places := l.queue.unpark(k)
+		places, generation := l.queue.unpark(k), l.queue.generation
 		l.mu.Unlock()
 		read, err := l.readPlaces(places)
 		if err != nil {
 			return // the bus is stopping: their records cover them
 		}
 		l.mu.Lock()
+		if l.queue.generation != generation { // the order goes by something else now
+			for _, d := range read {
+				l.queue.pushBacklog(d)
+			}
+			l.dispatch(time.Now())
+			l.mu.Unlock()
+			return
+		}
 		more := l.queue.unparked(key, k, len(places), read)
 		if more == nil {
 			l.caughtUp()

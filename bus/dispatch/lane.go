@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -33,7 +32,8 @@ type lane struct {
 	queue     queue
 	running   map[*delivery]struct{}
 	workers   int
-	hold      *Hold // paused or disabled
+	hold      *Hold         // paused or disabled
+	holding   chan struct{} // holds one token: hold and what is saved of it change together
 	breaker   breaker
 	pace      pace
 	budget    budget
@@ -73,6 +73,9 @@ type laneConf struct {
 	users   int           // attempts under way; guarded by the lane's mutex
 	retired bool          // replaced: the last user closes the sink
 	removed bool          // it stands in for a sink that was taken out
+	// current ends when the configuration is replaced.
+	current context.Context
+	cancel  context.CancelFunc
 }
 
 const (
@@ -94,6 +97,7 @@ func (d *Dispatcher) newLane(name string) *lane {
 		readTo:   1,
 		room:     make(chan struct{}, 1),
 		company:  make(chan struct{}, 1),
+		holding:  make(chan struct{}, 1),
 	}
 	l.books.whole = func(seq uint64) { d.remover.remove(d.backlogStream, l.books, seq) }
 	return l
@@ -120,6 +124,9 @@ func (l *lane) offer(d *delivery) {
 			l.spillover = true
 			l.closing = append(l.closing, d)
 			return
+		}
+		if l.ordered() && !l.spillover {
+			l.flush()
 		}
 		l.spillMore()
 		l.spill(d)
@@ -236,7 +243,7 @@ func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
 	switch {
 	case err == nil:
 		l.stored(d, pos, n)
-	case errors.Is(err, bus.ErrFull):
+	case refused(err):
 		// The record that it came from covers it on.
 		l.cramp()
 		if l.ordered() {
@@ -346,7 +353,7 @@ func (l *lane) flush() {
 	if !l.coverRunning() {
 		return // the next sweep tries again
 	}
-	waiting := l.queue.take(l.direct)
+	waiting := l.queue.take(l.direct, l.startUnpark)
 	if len(waiting)+len(l.closing) > 0 {
 		for _, d := range waiting {
 			l.spill(d)
@@ -400,7 +407,7 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 		if d.state == detaching {
 			d.state = running
 		}
-		if errors.Is(err, bus.ErrFull) {
+		if refused(err) {
 			l.cramp()
 		}
 		l.mu.Unlock()
@@ -421,15 +428,23 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 // end ends a delivery for good: it was delivered, or is a dead letter.
 func (l *lane) end(d *delivery) {
 	l.settle(d)
-	if !l.ordered() {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if parked := l.queue.release(d); parked != nil {
-		l.d.work.Go(func() { l.unpark(d.key, parked) })
+	if l.ordered() {
+		l.releaseKey(d.key)
+	}
+}
+
+// releaseKey lets the next delivery of a key go. The caller holds the lock.
+func (l *lane) releaseKey(key string) {
+	if parked := l.queue.release(key); parked != nil {
+		l.startUnpark(key, parked)
 	}
 	l.dispatch(time.Now())
+}
+
+func (l *lane) startUnpark(key string, k *orderKey) {
+	l.d.work.Go(func() { l.unpark(key, k) })
 }
 
 // settle ends a delivery's stay in the lane: the record that covers it is not
@@ -475,6 +490,7 @@ func (l *lane) configure(conf *laneConf) {
 	l.conf = conf
 	if old != nil {
 		old.retired = true
+		old.cancel()
 		l.d.closeUnused(old)
 	}
 	l.breaker = breaker{}
@@ -493,14 +509,41 @@ func (l *lane) reorder(by string) {
 	}
 	l.orderBy = by
 	l.flush()
-	kept := l.queue.take(func(*delivery) bool { return true })
-	l.queue = queue{keyOf: keyFunc(by), keys: map[string]*orderKey{}}
+	places := l.queue.parkedPlaces()
+	kept := l.queue.take(func(*delivery) bool { return true }, func(string, *orderKey) {})
+	l.queue = queue{keyOf: keyFunc(by), keys: map[string]*orderKey{}, generation: l.queue.generation + 1}
+	if len(places) > 0 {
+		l.queue.apart = len(places)
+		l.d.work.Go(func() { l.requeue(places, l.queue.generation) })
+	}
 	for d := range l.running {
 		l.queue.reserve(d)
 	}
 	for _, d := range kept {
 		d.reserved = false
 		l.queue.push(d)
+	}
+}
+
+// requeue brings back what was parked under another order_by.
+func (l *lane) requeue(places []bus.Position, generation int) {
+	for len(places) > 0 {
+		n := min(len(places), feedDeliveries)
+		read, err := l.readPlaces(places[:n])
+		if err != nil {
+			return // the bus is stopping: their records cover them
+		}
+		places = places[n:]
+		l.mu.Lock()
+		for _, d := range read {
+			l.queue.pushBacklog(d)
+		}
+		if l.queue.generation == generation {
+			l.queue.apart -= n
+			l.caughtUp()
+		}
+		l.dispatch(time.Now())
+		l.mu.Unlock()
 	}
 }
 
@@ -517,8 +560,13 @@ func (l *lane) refresh() {
 func (l *lane) use() *laneConf {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conf != nil {
-		l.conf.users++
+	if l.conf == nil {
+		return nil
+	}
+	l.conf.users++
+	if l.gathering && !l.conf.options.Batch.on() { // a reload has turned batches off
+		l.gathering = false
+		l.dispatch(time.Now())
 	}
 	return l.conf
 }
@@ -544,6 +592,7 @@ func (l *lane) close() {
 	defer l.mu.Unlock()
 	if l.conf != nil {
 		l.conf.retired = true
+		l.conf.cancel()
 		l.d.closeUnused(l.conf)
 		l.conf = nil
 	}
@@ -580,7 +629,25 @@ func (l *lane) inject(d *delivery, from string, done func(error)) {
 	}
 }
 
-// waitRate waits for the sink's rate; false means that the bus is stopping.
-func (c *laneConf) waitRate(ctx context.Context) bool {
-	return c.limiter == nil || c.limiter.Wait(ctx) == nil
+// waitRate waits for the sink's rate. False means that the attempt is off: the
+// sink was replaced or paused meanwhile, or the bus is stopping.
+func (l *lane) waitRate(c *laneConf, batch []*delivery) bool {
+	if c.limiter == nil {
+		return true
+	}
+	err := c.limiter.Wait(c.current)
+	l.mu.Lock()
+	held := l.hold != nil
+	l.mu.Unlock()
+	if err == nil && !held {
+		return true
+	}
+	for _, d := range batch {
+		if l.d.attempts.Err() != nil {
+			l.leave(d)
+		} else {
+			l.giveBack(d)
+		}
+	}
+	return false
 }

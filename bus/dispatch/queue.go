@@ -19,7 +19,9 @@ type queue struct {
 	keys  map[string]*orderKey   // the keys that are taken
 	held  int                    // deliveries in memory behind a taken key
 	apart int                    // deliveries that are parked
-	bytes int
+	// generation tells the queue from the one before the last change of order.
+	generation int
+	bytes      int
 }
 
 // orderKey is what waits behind one key that is taken.
@@ -91,13 +93,19 @@ func (q *queue) key(d *delivery) *orderKey {
 // held up, only its place is kept.
 func (q *queue) pushBacklog(d *delivery) {
 	if q.keyOf != nil {
-		if k := q.key(d); len(k.parked) > 0 || k.loading || k.taken > 0 && len(k.waiting) >= parkAfter {
+		if k := q.key(d); len(k.parked) > 0 || k.loading || k.taken > 0 && q.crowded(k) {
 			k.parked = append(k.parked, d.origin.pos)
 			q.apart++
 			return
 		}
 	}
 	q.push(d)
+}
+
+// crowded tells whether one more delivery behind a taken key is better parked:
+// what waits for keys must not keep the feed from those that are free.
+func (q *queue) crowded(k *orderKey) bool {
+	return len(k.waiting) >= parkAfter || q.held >= feedDeliveries || q.bytes >= queueBytes/2
 }
 
 // reserve takes a delivery's key for it: it waits for an attempt somewhere else.
@@ -145,18 +153,33 @@ func (q *queue) pop() *delivery {
 	return d
 }
 
-// release gives a delivery's key to the next one that waits for it. parked tells
+// release gives a key to the next one that waits for it. parked tells
 // that this one has to be read from the backlog first.
-func (q *queue) release(d *delivery) (parked *orderKey) {
+func (q *queue) release(key string) (parked *orderKey) {
 	if q.keyOf == nil {
 		return nil
 	}
-	k := q.keys[d.key]
+	k := q.keys[key]
 	if k == nil || k.taken == 0 {
 		return nil
 	}
 	k.taken--
-	return q.promote(d.key, k)
+	return q.promote(key, k)
+}
+
+// parkedPlaces are all that is parked.
+func (q *queue) parkedPlaces() (places []bus.Position) {
+	for _, k := range q.keys {
+		places = append(places, k.parked...)
+		k.parked = nil
+	}
+	slices.SortFunc(places, func(a, b bus.Position) int {
+		if a.Less(b) {
+			return -1
+		}
+		return 1
+	})
+	return places
 }
 
 // promote makes the first that waits for a free key ready.
@@ -178,7 +201,7 @@ func (q *queue) promote(key string, k *orderKey) (parked *orderKey) {
 }
 
 // take removes the deliveries that pick chooses: those of a key in their order.
-func (q *queue) take(pick func(*delivery) bool) []*delivery {
+func (q *queue) take(pick func(*delivery) bool, unpark func(string, *orderKey)) []*delivery {
 	taken := q.ready.take(pick)
 	for _, d := range taken {
 		if k := q.keys[d.key]; q.keyOf != nil && k != nil {
@@ -194,7 +217,9 @@ func (q *queue) take(pick func(*delivery) bool) []*delivery {
 			}
 			return false
 		})
-		q.promote(key, k)
+		if p := q.promote(key, k); p != nil {
+			unpark(key, p)
+		}
 	}
 	for _, d := range taken {
 		q.bytes -= d.event.Size()

@@ -41,7 +41,7 @@ func (d *Dispatcher) checkRemoved(t Table) error {
 
 // removedConf is what a lane delivers with whose sink was taken out; nil keeps
 // what waits.
-func removedConf(choice string) *laneConf {
+func (d *Dispatcher) removedConf(choice string) *laneConf {
 	var err error
 	switch choice {
 	case RemovedDeadLetter:
@@ -54,7 +54,9 @@ func removedConf(choice string) *laneConf {
 	o := DefaultOptions()
 	o.Breaker.Failures = 0
 	o.Retry.Preset = "none"
-	return &laneConf{sink: removedSink{err}, options: o, policy: NewPolicy(o, nil), removed: true}
+	c := d.newLaneConf(SinkSpec{Sink: removedSink{err}, Options: o})
+	c.removed = true
+	return c
 }
 
 // removedSink fails everything.

@@ -34,6 +34,7 @@ type retry struct {
 	pinned bool      // there is no record of the retry: d is all there is
 	// reserved: the delivery holds its key of order_by meanwhile.
 	reserved bool
+	key      string
 }
 
 const (
@@ -59,9 +60,11 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 			return
 		}
 		r.books.begin(pos.Seq, n, 0)
+		l.mu.Lock()
 		again := d.successor(origin{r.books, pos})
 		again.reserved = l.ordered() // the delivery keeps its key
-		r.add(retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved})
+		l.mu.Unlock()
+		r.add(retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key})
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}
@@ -79,12 +82,12 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 // in it. Only while the bus shuts down is it left for the next start.
 func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
 	l.leave(d)
-	if !errors.Is(err, bus.ErrFull) {
+	if !refused(err) {
 		r.d.abandoned(d, err)
 		return
 	}
-	d.reserved = l.ordered()
 	l.mu.Lock()
+	d.reserved = l.ordered()
 	l.cramp()
 	l.pinned++
 	d.pinned = true
@@ -159,6 +162,12 @@ func (r *retries) bring(ctx context.Context, w retry) {
 	for r.d.backlogWriter.backlog() > retryAhead && ctx.Err() == nil {
 		pause(ctx, 10*time.Millisecond)
 	}
+	l := r.d.lane(w.sink)
+	if !w.pinned && !l.mayRetry() {
+		w.due = time.Now().Add(budgetPause)
+		r.add(w)
+		return
+	}
 	if w.d == nil {
 		d, err := r.load(ctx, w)
 		switch {
@@ -167,6 +176,7 @@ func (r *retries) bring(ctx context.Context, w retry) {
 		case errors.Is(err, bus.ErrNotFound), errors.Is(err, errDeliveryRecord):
 			r.d.damaged(bus.Retries, w.pos, err)
 			r.books.settle(w.pos)
+			l.lost(w)
 			return
 		case err != nil:
 			r.d.log.Warn("cannot read a retry; trying again", "sink", w.sink, "err", err)
@@ -174,13 +184,8 @@ func (r *retries) bring(ctx context.Context, w retry) {
 			r.add(w)
 			return
 		}
+		d.key, d.reserved = w.key, w.reserved
 		w.d = d
-	}
-	l := r.d.lane(w.sink)
-	if !w.pinned && !l.mayRetry(w) {
-		w.due = time.Now().Add(budgetPause)
-		r.add(w)
-		return
 	}
 	l.offer(w.d)
 }
@@ -189,13 +194,19 @@ func (r *retries) bring(ctx context.Context, w retry) {
 const budgetPause = 200 * time.Millisecond
 
 // mayRetry tells whether a retry is within the sink's budget.
-func (l *lane) mayRetry(w retry) bool {
+func (l *lane) mayRetry() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.reserved && !w.d.reserved && l.ordered() {
-		w.d.key, w.d.reserved = l.queue.keyOf(w.d.event), true
-	}
 	return l.budget.take(time.Now())
+}
+
+// lost gives up the key of a retry that cannot be read any more.
+func (l *lane) lost(w retry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w.reserved && l.ordered() {
+		l.releaseKey(w.key)
+	}
 }
 
 func (r *retries) load(ctx context.Context, w retry) (*delivery, error) {
@@ -249,7 +260,7 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		l.mu.Lock()
 		l.queue.reserve(d)
 		l.mu.Unlock()
-		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved})
+		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key})
 	}
 	r.books.read(pack.Seq)
 }

@@ -152,6 +152,12 @@ func (d *Dispatcher) hold(ctx context.Context, sink string, h *Hold) error {
 	if l == nil {
 		return fmt.Errorf("sink %q: %w", sink, bus.ErrNotFound)
 	}
+	select {
+	case l.holding <- struct{}{}:
+		defer func() { <-l.holding }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	var text []byte
 	if h != nil {
 		var err error

@@ -235,8 +235,14 @@ func (w *writer) keepTrying(ctx context.Context, key string, records [][]byte, e
 	return 0, err
 }
 
+// refused tells errors that leave a delivery where it is: the store is full, or
+// will never take the record.
+func refused(err error) bool {
+	return errors.Is(err, bus.ErrFull) || errors.Is(err, bus.ErrTooLarge)
+}
+
 // hopeless tells errors that a repetition does not mend. A full store is one:
 // only deliveries make room in it, so nobody may wait for it.
 func hopeless(err error) bool {
-	return errors.Is(err, bus.ErrFull) || errors.Is(err, bus.ErrClosed) || errors.Is(err, bus.ErrTooLarge)
+	return refused(err) || errors.Is(err, bus.ErrClosed)
 }
