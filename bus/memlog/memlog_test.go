@@ -126,7 +126,7 @@ func TestBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memlog.New(memlog.Options{Hook: func(ctx context.Context, op memlog.Op) error {
 			if op.Name == memlog.OpAppend && op.When == memlog.Before {
-				time.Sleep(time.Minute) // of the bubble's time
+				<-time.After(time.Minute) // of the bubble's time
 			}
 			return nil
 		}})
