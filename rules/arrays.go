@@ -205,15 +205,60 @@ func (c *scratch) unbind(trail int) {
 // an element around them is already fixed, the leaves of that element.
 func (c *scratch) candidates(path uint32) (first, end int32, linked bool) {
 	var inner uint32
-	if !c.twins {
+	if !c.twins && c.uniform(path) {
 		for i := range c.chosen {
 			inner = max(inner, c.elemAbove(c.chosen[i].elem, path, true))
 		}
 	}
-	if inner != 0 {
+	if inner != 0 && c.through(path, c.elems[inner].node) {
 		return c.elems[inner].first, c.elems[inner].end, false
 	}
 	return c.leavesOf(path), int32(len(c.leaves)), true
+}
+
+// uniform reports whether all values on a path lie inside arrays at the same
+// places. Where a key stands twice, once for an object and once for an array, a
+// value beside the array goes with every element of it.
+func (c *scratch) uniform(path uint32) bool {
+	p := &c.paths[path]
+	if p.uniformGen != c.gen {
+		p.uniformGen, p.uniform = c.gen, c.sameArrays(path)
+	}
+	return p.uniform
+}
+
+// through reports whether the values of a uniform path lie inside an array at a
+// node.
+func (c *scratch) through(path uint32, node int32) bool {
+	first := c.leavesOf(path)
+	if first < 0 {
+		return true
+	}
+	e := c.leaves[first].elem
+	for e != 0 && c.elems[e].node != node {
+		e = c.elems[e].parent
+	}
+	return e != 0
+}
+
+func (c *scratch) sameArrays(path uint32) bool {
+	first := c.leavesOf(path)
+	if first < 0 {
+		return true
+	}
+	for at := c.leaves[first].next; at >= 0; at = c.leaves[at].next {
+		c.steps--
+		a := c.elemAbove(c.leaves[first].elem, path, true)
+		b := c.elemAbove(c.leaves[at].elem, path, true)
+		for a != 0 && b != 0 && c.elems[a].node == c.elems[b].node {
+			a = c.elemAbove(c.elems[a].parent, path, true)
+			b = c.elemAbove(c.elems[b].parent, path, true)
+		}
+		if a != b { // both are 0 at the end of the same way
+			return false
+		}
+	}
+	return true
 }
 
 func (c *scratch) following(at int32, linked bool) int32 {

@@ -78,14 +78,16 @@ type elem struct {
 
 // pathState is the leaves of one path in this event.
 type pathState struct {
-	gen     uint32
-	first   int32
-	last    int32
-	inArray bool // some leaf is inside an array element
-	long    bool // some leaf is a long text
-	checked bool // pathIndex.checks has been asked
-	count   int32
-	unmet   span // of pathIndex.present, in scratch.unmet, once count > 1
+	gen        uint32
+	first      int32
+	last       int32
+	inArray    bool   // some leaf is inside an array element
+	uniformGen uint32 // uniform is known for this event
+	uniform    bool
+	long       bool // some leaf is a long text
+	checked    bool // pathIndex.checks has been asked
+	count      int32
+	unmet      span // of pathIndex.present, in scratch.unmet, once count > 1
 }
 
 // maxGeneration keeps generation<<1 within 32 bits.
