@@ -96,7 +96,7 @@ func (s *HTTP) Validate() []value.Fault {
 func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
 	src := &httpSource{ready: make(chan struct{})}
 	handler := NewHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe})
-	if err := env.Handle(s.Path, handler); err != nil {
+	if err := env.Handle(Door{Path: s.Path, Handler: handler}); err != nil {
 		return nil, err
 	}
 	return src, nil

@@ -32,7 +32,7 @@ func httpSubject(t *testing.T) *sourcetest.Subject {
 	}
 	src, err := s.Open(t.Context(), sources.Env{
 		Name:   "test",
-		Handle: func(path string, h http.Handler) error { mux.Handle(path, h); return nil },
+		Handle: func(d sources.Door) error { mux.Handle(d.Path, d.Handler); return nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestHTTPPathIsTaken(t *testing.T) {
 	s := sources.NewHTTP()
 	s.Path = "/in/x"
 	taken := errors.New("taken")
-	if _, err := s.Open(t.Context(), sources.Env{Handle: func(string, http.Handler) error { return taken }}); !errors.Is(err, taken) {
+	if _, err := s.Open(t.Context(), sources.Env{Handle: func(sources.Door) error { return taken }}); !errors.Is(err, taken) {
 		t.Errorf("Open returned %v", err)
 	}
 }

@@ -92,7 +92,11 @@ func (h *handler) single(w http.ResponseWriter, r *http.Request, body []byte) {
 		h.refuse(w, badInput(err))
 		return
 	}
-	e = bus.Stamp(e, h.now())
+	h.publish(w, r, bus.Stamp(e, h.now()))
+}
+
+// publish stores one event and answers when it is durable.
+func (h *handler) publish(w http.ResponseWriter, r *http.Request, e bus.Event) {
 	results, err := h.pub.Publish(r.Context(), e)
 	if err == nil {
 		err = resultOf(results, 0)

@@ -2,8 +2,6 @@ package sources
 
 import (
 	"context"
-	"log/slog"
-	"net/http"
 
 	"sluice/config/value"
 )
@@ -24,17 +22,6 @@ type Settings interface {
 	Validate() []value.Fault
 	// Open makes the source. It does not wait for the far side.
 	Open(ctx context.Context, env Env) (Source, error)
-}
-
-// Env is what a source is given besides its settings.
-type Env struct {
-	Name string // the name of the source in the config
-	Log  *slog.Logger
-	// Handle serves a path of the bus's own listener for as long as the source
-	// runs. The path is taken when Open calls it: an error says who has it.
-	Handle func(path string, h http.Handler) error
-	// Observe counts what became of events at the door. It may be nil.
-	Observe func(outcome Outcome, events int)
 }
 
 // Kinds is the table of every kind of source. A new kind is one file, one test

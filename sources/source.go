@@ -1,11 +1,12 @@
-// Package sources is where events come in. source.go is the contract, kinds.go
-// the table of what there is, and each kind has one file. A source turns what it
-// receives into CloudEvents and acknowledges it upstream; it does not store,
-// match or deliver.
+// Package sources is where events come in. source.go is the contract, env.go what
+// a source is given, kinds.go the table of what there is, and each kind has a file
+// of its own. A source turns what it receives into CloudEvents and acknowledges it
+// upstream; it does not store, match or deliver.
 package sources
 
 import (
 	"context"
+	"time"
 
 	"sluice/bus"
 )
@@ -15,7 +16,8 @@ type Source interface {
 	// Run publishes what arrives until ctx ends, then returns nil once nothing is
 	// in flight any more. It acknowledges upstream only what Publish said is
 	// durable, and stops fetching while the bus does not take more. An error
-	// means that the source cannot go on by itself: it is started again later.
+	// means that the source cannot go on by itself: it is started again later,
+	// after a pause that grows. Run may be called again once it has returned.
 	Run(ctx context.Context, pub bus.Publisher) error
 }
 
@@ -24,4 +26,18 @@ type Source interface {
 type Readier interface {
 	// Ready is closed once Run takes events.
 	Ready() <-chan struct{}
+}
+
+// Lagger is a Source that knows how far it is behind its upstream.
+type Lagger interface {
+	// Lag is what is known now; ok is false while nothing is. It is called for
+	// every look at the metrics: it must not ask the far side.
+	Lag() (lag Lag, ok bool)
+}
+
+// Lag is how far a source is behind. What a kind cannot know is 0.
+type Lag struct {
+	Records int64         // that upstream has and the bus does not
+	Bytes   int64         // the same in bytes
+	Age     time.Duration // of the oldest of them
 }

@@ -73,7 +73,8 @@ func (a *App) openSource(ctx context.Context, s config.Source, owners map[string
 	opened := &source{name: s.Name, doors: map[string]http.Handler{}, done: make(chan struct{})}
 	opened.run, err = s.Settings.Open(ctx, sources.Env{
 		Name: s.Name, Log: a.log.With("source", s.Name), Observe: a.metrics.observe(s.Name),
-		Handle: func(path string, h http.Handler) error {
+		Handle: func(d sources.Door) error {
+			path := d.Path
 			if api.Reserved(path) {
 				return fmt.Errorf("the path %s is the bus's own: choose another, such as /in%s", path, path)
 			}
@@ -81,7 +82,7 @@ func (a *App) openSource(ctx context.Context, s config.Source, owners map[string
 				return fmt.Errorf("the path %s is that of source %s already: choose another", path, owner)
 			}
 			owners[path] = s.Name
-			opened.doors[path] = h
+			opened.doors[path] = d.Handler
 			return nil
 		},
 	})
