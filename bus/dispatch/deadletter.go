@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,11 +14,13 @@ import (
 )
 
 // DeadLetter is a delivery that was given up: the untouched event, why, and
-// every attempt.
+// every attempt. Or it is input of a source that could not become an event: then
+// Source is set, there is no sink, and Event is a wrapper around the raw bytes.
 type DeadLetter struct {
 	ID         string // its position, which no other dead letter will ever have
 	DeliveryID string
 	Event      bus.Event
+	Source     string // of what is no delivery
 	Sink       string
 	Rule       string
 	Reason     string // one of DeadLetterReasons
@@ -29,18 +32,28 @@ type DeadLetter struct {
 	shaped bool // see delivery
 }
 
+// key is that of its pack.
+func (d *DeadLetter) key() string {
+	if d.Source != "" {
+		return sourceKey + d.Source
+	}
+	return d.Sink
+}
+
 // DeadLetterFilter chooses dead letters. Every field that is set must hold; the
 // zero filter chooses all.
 type DeadLetterFilter struct {
-	Sink, Rule, Reason string
-	Since, Until       time.Time // when they died
-	Pattern            *rules.Set
-	IDs                []string
+	Source, Sink, Rule, Reason string
+
+	Since, Until time.Time // when they died
+	Pattern      *rules.Set
+	IDs          []string
 }
 
 func (f *DeadLetterFilter) accepts(d *DeadLetter) bool {
 	switch {
-	case f.Sink != "" && f.Sink != d.Sink,
+	case f.Source != "" && f.Source != d.Source,
+		f.Sink != "" && f.Sink != d.Sink,
 		f.Rule != "" && f.Rule != d.Rule,
 		f.Reason != "" && f.Reason != d.Reason,
 		!f.Since.IsZero() && d.Died.Before(f.Since),
@@ -63,7 +76,7 @@ type deadLetters struct {
 	books  *ledger // of the packs that some dead letter was removed from
 
 	mu     sync.Mutex
-	counts map[string]int // by sink
+	counts map[string]int // by the keys of their packs
 	known  bus.Position   // those below it are counted
 	head   uint64         // the last pack of an earlier process
 }
@@ -74,16 +87,16 @@ func newDeadLetters(d *Dispatcher) *deadLetters {
 	return dl
 }
 
-func (dl *deadLetters) count(sink string, n int) {
+func (dl *deadLetters) count(key string, n int) {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
-	dl.counts[sink] += n
+	dl.counts[key] += n
 }
 
-func (dl *deadLetters) total(sink string) int {
+func (dl *deadLetters) total(key string) int {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
-	return dl.counts[sink]
+	return dl.counts[key]
 }
 
 // buryAgain is how long a delivery waits, and is then tried once more, that could
@@ -153,15 +166,21 @@ func eachPack(ctx context.Context, s bus.Stream, from uint64, visit func(bus.Pac
 	}
 }
 
-func decodeDeadLetter(rec []byte, pos bus.Position, sink string) (*DeadLetter, error) {
+func decodeDeadLetter(rec []byte, pos bus.Position, key string) (*DeadLetter, error) {
 	m, e, err := decodeMeta(rec)
 	if err != nil {
 		return nil, err
 	}
-	return &DeadLetter{
-		ID: pos.String(), DeliveryID: m.ID, Event: e, Sink: sink, Rule: m.Rule, Reason: m.Reason,
+	letter := &DeadLetter{
+		ID: pos.String(), DeliveryID: m.ID, Event: e, Rule: m.Rule, Reason: m.Reason,
 		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts, shaped: m.Shaped,
-	}, nil
+	}
+	if source, ok := strings.CutPrefix(key, sourceKey); ok {
+		letter.Source = source
+	} else {
+		letter.Sink = key
+	}
+	return letter, nil
 }
 
 // remove takes a dead letter out; n is the number of records in its pack.
@@ -179,7 +198,7 @@ func (dl *deadLetters) remove(letter *DeadLetter, n int) {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
 	if pos.Less(dl.known) || pos.Seq > dl.head { // or it is not counted yet
-		dl.counts[letter.Sink]--
+		dl.counts[letter.key()]--
 	}
 }
 
@@ -244,11 +263,13 @@ func (dl *deadLetters) recover(ctx context.Context, head uint64) error {
 		if pos.Seq > head {
 			return false
 		}
-		dl.d.lane(letter.Sink)
+		if letter.Source == "" {
+			dl.d.lane(letter.Sink)
+		}
 		dl.mu.Lock()
 		defer dl.mu.Unlock()
 		if !dl.books.marked(pos) {
-			dl.counts[letter.Sink]++
+			dl.counts[letter.key()]++
 		}
 		dl.known = bus.Position{Seq: pos.Seq, Index: pos.Index + 1}
 		return true

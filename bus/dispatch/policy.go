@@ -26,6 +26,7 @@ const (
 	Expired                          // the next attempt would come after the policy's max age
 	Untransformed                    // the rule's transform has no result for the event
 	Discarded                        // the config says that it is not wanted any more
+	Malformed                        // what a source received cannot become an event
 )
 
 func (v Verdict) String() string {
@@ -46,13 +47,15 @@ func (v Verdict) String() string {
 		return "transform"
 	case Discarded:
 		return "discarded"
+	case Malformed:
+		return "malformed"
 	}
 	return "unknown"
 }
 
 // DeadLetterReasons is the closed set of reasons a dead letter can have.
 func DeadLetterReasons() []string {
-	return []string{Rejected.String(), Gone.String(), AttemptsExhausted.String(), Expired.String(), Untransformed.String()}
+	return []string{Rejected.String(), Gone.String(), AttemptsExhausted.String(), Expired.String(), Untransformed.String(), Malformed.String()}
 }
 
 // verdictNames are the verdicts that a config may give to a status.

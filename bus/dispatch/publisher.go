@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type call struct {
 	mu      sync.Mutex
 	left    int
 	stored  int
+	cause   error // why the rest of the call must not be stored
 	done    chan struct{}
 }
 
@@ -51,7 +53,11 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 				continue
 			}
 		}
-		writes = append(writes, write{record: events[i].AppendRecord(make([]byte, 0, events[i].Size()+16)), done: store})
+		w := write{record: events[i].AppendRecord(make([]byte, 0, events[i].Size()+16)), done: store}
+		if len(events) > 1 {
+			w.skip = c.broken
+		}
+		writes = append(writes, w)
 	}
 	if len(writes) > 0 {
 		if err := p.d.eventWriter.submit(writes...); err != nil {
@@ -120,13 +126,27 @@ func (p *publisher) refuse(err error, events int) {
 	p.d.metrics.refused.WithLabelValues(p.source, refusal(err)).Add(float64(events))
 }
 
+// broken tells that an event of the call was not stored although it could have
+// been: those after it are not stored either, so that whoever sends them again,
+// from the first that failed, keeps their order.
+func (c *call) broken() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause != nil
+}
+
 func (c *call) finish(i int, r bus.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.results[i] = r
-	if r.Err == nil {
+	switch {
+	case r.Err == nil:
 		c.stored++
+	case c.cause != nil:
+		r.Err = c.cause
+	case !errors.Is(r.Err, bus.ErrTooLarge):
+		c.cause = r.Err
 	}
+	c.results[i] = r
 	if c.left--; c.left == 0 {
 		close(c.done)
 	}

@@ -43,7 +43,7 @@ const canaryPatience = 2 * time.Minute
 
 // Redrive delivers dead letters again. Each is removed once its new delivery is
 // durable; one that fails again becomes a dead letter anew, which this job does
-// not look at.
+// not look at. Those of sources are left alone: they hold no event.
 func (d *Dispatcher) Redrive(ctx context.Context, r Redrive) (Job, error) {
 	if r.To != "" && r.Reroute {
 		return Job{}, errors.New("a redrive goes either to a sink or to where the rules say, not both")
@@ -95,7 +95,7 @@ func (j *jobs) redrive(ctx context.Context, job *Job) error {
 			return false
 		}
 		j.update(job, func(job *Job) { job.Scanned++ })
-		if filter.accepts(letter) {
+		if letter.Source == "" && filter.accepts(letter) { // what is no event goes nowhere
 			failed = r.choose(ctx, letter, n)
 		}
 		return failed == nil && !r.enough()
