@@ -19,7 +19,7 @@ import (
 )
 
 // seeds is how many random histories the crash test goes through; SLUICE_SEEDS
-// asks for more.
+// asks for more. One alone: -run 'TestNothingIsLost.*/^1234$'.
 func seeds() int {
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_SEEDS")); err == nil {
 		return n
@@ -33,16 +33,39 @@ type world struct {
 	ops    int // log operations until the next crash or fault
 	mu     sync.Mutex
 	acked  map[string]bool
+	// long histories fill lanes and cross many commits; the short ones, which are
+	// most, have as many crashes for a fraction of the time.
+	long bool
 	// cramped histories have a store that is full now and then. What a crash
 	// finds without a record then comes late, so order is not checked in them.
 	cramped bool
 	poison  map[string]bool // rejected once: what comes of it later has no order
+	seen    *crashPoints
 	order   map[string]int  // the rank of each event within its key
 	a, b    *far
 }
 
+// crashPoints counts the crashes of a test by the operation they came at.
+type crashPoints struct {
+	mu    sync.Mutex
+	total int
+	at    map[string]int
+}
+
+func newCrashPoints() *crashPoints { return &crashPoints{at: map[string]int{}} }
+
+func (c *crashPoints) add(op memlog.Op, step string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total++
+	c.at[fmt.Sprint(op.When, " ", op.Name, " ", op.Stream, step)]++
+}
+
 func newWorld(seed uint64) *world {
-	w := &world{random: rand.New(rand.NewPCG(seed, 1)), acked: map[string]bool{}, poison: map[string]bool{}, order: map[string]int{}, cramped: seed%2 == 1}
+	w := &world{
+		random: rand.New(rand.NewPCG(seed, 1)), acked: map[string]bool{}, poison: map[string]bool{}, order: map[string]int{},
+		cramped: seed%2 == 1, long: seed%16 < 2,
+	}
 	w.a = newFar(w.flaky)
 	w.b = newFar(nil)
 	return w
@@ -87,6 +110,7 @@ func (w *world) hook(_ context.Context, op memlog.Op) error {
 	}
 	if w.ops--; w.ops == 0 {
 		w.ops = -1
+		w.seen.add(op, "")
 		return memlog.ErrCrash
 	}
 	if op.Name == memlog.OpAppend && w.random.IntN(50) == 0 {
@@ -103,6 +127,22 @@ func (w *world) table(t *testing.T) dispatch.Table {
 		o.Concurrency = 4
 		o.OrderBy = "subject"
 	}), spec("b", w.b, nil))
+}
+
+// each is how many times each publisher of a life publishes.
+func (w *world) each() int {
+	if w.long {
+		return 20
+	}
+	return 4
+}
+
+// patience is how many operations a life's log gets to do at most.
+func (w *world) patience() int {
+	if w.long {
+		return 400
+	}
+	return 120
 }
 
 // life runs one process until its log crashes, or to the end when it does not.
@@ -123,7 +163,7 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 	var wg sync.WaitGroup
 	for p := range 3 {
 		wg.Go(func() {
-			for i := range 20 {
+			for i := range w.each() {
 				ids := names(fmt.Sprintf("l%d.p%d.%d.", life, p, i), 1+w.n(4))
 				var events []bus.Event
 				for _, id := range ids {
@@ -141,7 +181,7 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 				}
 				w.mu.Unlock()
 				<-time.After(time.Duration(w.n(200)) * time.Millisecond)
-				if p == 0 && i%7 == 6 {
+				if p == 0 && (w.n(7) == 0) {
 					w.operate(t, d)
 				}
 			}
@@ -153,7 +193,7 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 
 // operate does what an operator may do at any time.
 func (w *world) operate(t *testing.T, d *dispatch.Dispatcher) {
-	switch w.n(4) {
+	switch w.n(5) {
 	case 0:
 		_ = d.Pause(t.Context(), "b", "")
 	case 1:
@@ -162,6 +202,8 @@ func (w *world) operate(t *testing.T, d *dispatch.Dispatcher) {
 		_ = d.Reload(t.Context(), w.table(t))
 	case 3:
 		_, _ = d.Redrive(t.Context(), dispatch.Redrive{})
+	case 4:
+		_, _ = d.Replay(t.Context(), dispatch.Replay{Sinks: []string{"b"}})
 	}
 }
 
@@ -170,19 +212,23 @@ func (w *world) operate(t *testing.T, d *dispatch.Dispatcher) {
 // the end every acknowledged event has arrived or is a dead letter.
 func TestNothingIsLostWhereverItCrashes(t *testing.T) {
 	t.Parallel()
+	seen := newCrashPoints()
+	t.Cleanup(func() { t.Logf("%d histories, %d crashes at %d kinds of points", seeds(), seen.total, len(seen.at)) })
 	for seed := range seeds() {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { history(t, uint64(seed)) })
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { history(t, uint64(seed), seen) })
 		})
 	}
 }
 
-func history(t *testing.T, seed uint64) {
+func history(t *testing.T, seed uint64, seen *crashPoints) {
 	w := newWorld(seed)
+	w.seen = seen
 	store := memlog.New(memlog.Options{Hook: w.hook})
 	for life := range 3 {
 		w.mu.Lock()
-		w.ops = 1 + w.random.IntN(400)
+		w.ops = 1 + w.random.IntN(w.patience())
 		w.mu.Unlock()
 		w.life(t, store, life)
 		store = store.Restart()
@@ -196,8 +242,7 @@ func history(t *testing.T, seed uint64) {
 	if err := d.Resume(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	pass(time.Hour)
-	d.settled()
+	d.rest(time.Hour)
 	dead := map[string]bool{}
 	letters, _, err := d.DeadLetters(t.Context(), dispatch.DeadLetterFilter{}, bus.Position{}, 1e6)
 	if err != nil {
@@ -216,6 +261,18 @@ func history(t *testing.T, seed uint64) {
 			}
 		}
 	}
+}
+
+// rest lets everything come to its end, within a limit, and checks that it did.
+func (b *bench) rest(limit time.Duration) {
+	b.t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		pass(10 * time.Second)
+		if b.Balance().Open() == 0 && b.Unsettled() == 0 {
+			break
+		}
+	}
+	b.settled()
 }
 
 func keyed(t *testing.T, id, key string) bus.Event {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -101,7 +100,7 @@ func hang(ctx context.Context, _ sinks.Delivery) error {
 	return ctx.Err()
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func everything(t testing.TB) rules.Pattern {
 	t.Helper()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -195,8 +194,19 @@ func checkStateKey(key string) error {
 	if len(key) > maxKey {
 		return fmt.Errorf("memlog: a state key of %d bytes: %w", len(key), bus.ErrTooLarge)
 	}
-	if !regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`).MatchString(key) {
+	if !goodStateKey(key) {
 		return fmt.Errorf("memlog: %q cannot be a state key: use letters, digits, - and _ with dots between", key)
 	}
 	return nil
+}
+
+// goodStateKey tells whether a key is made of parts of letters, digits, - and _,
+// with a dot between two.
+func goodStateKey(key string) bool {
+	for part := range strings.SplitSeq(key, ".") {
+		if part == "" || strings.Trim(part, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
 }
