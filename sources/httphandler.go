@@ -27,7 +27,9 @@ type HandlerOptions struct {
 //
 // 408, 429, 503 and 507 are worth another attempt, after Retry-After where it is
 // given; publish the same ids again.
-func NewHandler(pub bus.Publisher, opts HandlerOptions) http.Handler {
+func NewHandler(pub bus.Publisher, opts HandlerOptions) http.Handler { return newHandler(pub, opts) }
+
+func newHandler(pub bus.Publisher, opts HandlerOptions) *handler {
 	h := &handler{pub: pub, limits: opts.Limits.orDefault(), observe: opts.Observe, now: opts.Now}
 	if h.observe == nil {
 		h.observe = func(Outcome, int) {}

@@ -9,6 +9,7 @@ const (
 	Accepted    Outcome = "accepted"    // durable
 	Invalid     Outcome = "invalid"     // not a valid CloudEvent
 	Unsupported Outcome = "unsupported" // in a form that is not understood
+	Denied      Outcome = "denied"      // from a sender that did not prove who it is
 	TooLarge    Outcome = "too_large"   // over a limit
 	Slow        Outcome = "slow"        // did not arrive in time
 	Aborted     Outcome = "aborted"     // the sender went away first; the event may be stored
@@ -20,5 +21,5 @@ const (
 
 // Outcomes lists every Outcome.
 func Outcomes() []Outcome {
-	return []Outcome{Accepted, Invalid, Unsupported, TooLarge, Slow, Aborted, Overloaded, Full, Unavailable, Closed}
+	return []Outcome{Accepted, Invalid, Unsupported, Denied, TooLarge, Slow, Aborted, Overloaded, Full, Unavailable, Closed}
 }

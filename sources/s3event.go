@@ -172,10 +172,10 @@ func uploadType(name string) string {
 			continue
 		}
 		about := "object"
-		for prefix, thing := range map[string]string{"Object": "object", "Bucket": "bucket"} {
-			if rest := strings.TrimPrefix(part, prefix); rest != part && rest != "" {
-				part, about = rest, thing
-			}
+		if rest, ok := strings.CutPrefix(part, "Bucket"); ok && rest != "" {
+			part, about = rest, "bucket"
+		} else if rest, ok := strings.CutPrefix(part, "Object"); ok && rest != "" {
+			part = rest
 		}
 		words = append(words, about, snake(part))
 	}
