@@ -194,6 +194,9 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			n, r := 0, 0
 			for k := 1; runScript(t, seen, steps, k); k++ {
 				n, r = k, r+1
+				if t.Failed() {
+					t.Fatalf("at crash point %d", k)
+				}
 				for j := 1; j <= secondCrashes; j++ {
 					if every || j == 1+k%secondCrashes {
 						runScript(t, seen, steps, k, j)
@@ -201,7 +204,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 					}
 				}
 				if t.Failed() {
-					t.Fatalf("after %d crash points", k)
+					t.Fatalf("at crash point %d and a second crash", k)
 				}
 			}
 			mu.Lock()
