@@ -72,10 +72,10 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	switch verdict {
 	case Delivered:
 		l.metrics.delivered(d.rule, now.Sub(d.accepted))
-		l.end(d)
+		l.end(d, &l.metrics.live.delivered)
 	case Discarded:
 		l.metrics.discarded(d.rule)
-		l.end(d)
+		l.end(d, &l.metrics.live.discarded)
 	case Again:
 		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "after", after.Round(time.Millisecond), "err", err)
@@ -142,16 +142,13 @@ func healthOf(verdict Verdict, a Attempt) health {
 // giveBack returns a delivery whose attempt never started.
 func (l *lane) giveBack(d *delivery) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.gathering = false
-	l.mu.Unlock()
-	direct := l.leave(d).ledger == l.d.events
-	l.mu.Lock()
-	if direct && !l.ordered() {
-		l.mu.Unlock()
-		l.offer(d)
+	delete(l.running, d)
+	if l.direct(d) && !l.ordered() {
+		l.accept(d)
 		return
 	}
-	defer l.mu.Unlock()
 	d.state = queued
 	l.queue.pushHead(d)
 	l.refresh()

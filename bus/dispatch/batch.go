@@ -115,7 +115,7 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	batch[0].payload = nil // made anew for each attempt
 	if err != nil && l.d.attempts.Err() != nil {
 		for _, d := range batch {
-			l.leave(d)
+			l.leave(d, nowhere)
 		}
 		return
 	}

@@ -119,10 +119,10 @@ func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
 		}
 		d.dead.count(dv.sink, 1)
 		l.metrics.buried(dv.rule, m.Reason)
-		l.end(dv)
+		l.end(dv, &l.metrics.live.dead)
 	}})
 	if err != nil { // shutting down
-		l.leave(dv)
+		l.leave(dv, nowhere)
 		return
 	}
 	<-durable

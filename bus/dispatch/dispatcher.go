@@ -31,6 +31,9 @@ type Dispatcher struct {
 	fates   *fates
 	jobs    *jobs
 	dedup   *dedup // nil: every publish is stored
+	passage passage
+
+	conserved atomic.Pointer[Conservation]
 
 	backlogStream, retryStream                          bus.Stream
 	backlogHead                                         uint64 // the last pack that was there at the start
@@ -107,6 +110,7 @@ func New(c Config) (*Dispatcher, error) {
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
+	d.eventWriter.stored = d.passage.wrote
 	d.backlogWriter = d.newWriter(bus.Backlog, unlimited, true)
 	d.backlogWriter.linger = linger
 	d.retryWriter = d.newWriter(bus.Retries, unlimited, true)
@@ -160,6 +164,7 @@ func (d *Dispatcher) Start(ctx context.Context, t Table) error {
 	d.background.Go(func() { d.keepState(d.intake) })
 	d.background.Go(func() { d.sweep(d.intake) })
 	d.background.Go(func() { d.keepRetention(d.intake) })
+	d.background.Go(func() { d.conserve(d.intake) })
 	return d.jobs.recover(ctx)
 }
 
@@ -172,7 +177,8 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 	if err != nil {
 		return h, err
 	}
-	d.router.head = events.Last
+	d.router.head, d.router.first = events.Last, events.First
+	d.passage.begin(events.Last)
 	if h.retries, err = d.retryStream.Info(ctx); err != nil {
 		return h, err
 	}

@@ -120,6 +120,7 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 	now := time.Now()
 	// Of an earlier process, or of a write that this one takes for failed.
 	foreign := l.known[pack.Seq] == 0 && !l.ownPack(pack.Seq)
+	fed := 0
 	for _, d := range ready {
 		if _, running := l.detached[d.origin.pos]; running || l.books.settled(d.origin.pos) {
 			continue
@@ -129,6 +130,7 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 		}
 		d.offered = now
 		l.queue.pushBacklog(d)
+		fed++
 	}
 	l.readTo = pack.Seq + 1
 	if pack.Seq <= l.d.backlogHead {
@@ -136,6 +138,7 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 		l.old = max(0, l.old-len(pack.Records))
 	}
 	l.depth -= l.known[pack.Seq]
+	l.metrics.live.damaged.Add(int64(max(0, l.known[pack.Seq]-fed)))
 	delete(l.known, pack.Seq)
 	if len(ready) > 0 {
 		l.oldest = ready[len(ready)-1].accepted
@@ -185,10 +188,14 @@ func (l *lane) unpark(key string, k *orderKey) {
 			for _, d := range read {
 				l.queue.pushBacklog(d)
 			}
+			l.queue.apart -= len(places)
+			l.metrics.live.damaged.Add(int64(len(places) - len(read)))
+			l.caughtUp()
 			l.dispatch(time.Now())
 			l.mu.Unlock()
 			return
 		}
+		l.metrics.live.damaged.Add(int64(len(places) - len(read)))
 		more := l.queue.unparked(key, k, len(places), read)
 		if more == nil {
 			l.caughtUp()
@@ -277,6 +284,7 @@ func (l *lane) recount(ctx context.Context) error {
 	if l.spilling == 0 && keys[l.name] <= read && l.behind() {
 		l.log.Error("packs of the backlog are missing in the store", "read", read, "kept", keys[l.name])
 		l.oldPacks, l.written, l.visible = 0, l.readTo-1, l.readTo-1
+		l.metrics.live.damaged.Add(int64(l.depth))
 		l.depth = 0
 		clear(l.known)
 		l.caughtUp()

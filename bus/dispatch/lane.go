@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -103,10 +104,16 @@ func (d *Dispatcher) newLane(name string) *lane {
 	return l
 }
 
-// offer takes a delivery over. It never waits.
-func (l *lane) offer(d *delivery) {
+// admit takes over a delivery that has just come into being. It never waits.
+func (l *lane) admit(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.metrics.entered(d.rule, fromEvent)
+	l.accept(d)
+}
+
+// accept gives a delivery its place in the lane. The caller holds the lock.
+func (l *lane) accept(d *delivery) {
 	d.offered = time.Now()
 	d.state = queued
 	if d.pinned {
@@ -208,9 +215,9 @@ func (l *lane) next() *delivery {
 	return d
 }
 
-// end ends a delivery for good: it was delivered, or is a dead letter.
-func (l *lane) end(d *delivery) {
-	l.settle(d)
+// end ends a delivery for good, and counts it as what it came to.
+func (l *lane) end(d *delivery, outcome *atomic.Int64) {
+	l.settle(d, func() { outcome.Add(1) })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ordered() {
@@ -231,9 +238,9 @@ func (l *lane) startUnpark(key string, k *orderKey) {
 }
 
 // settle ends a delivery's stay in the lane: the record that covers it is not
-// needed any more.
-func (l *lane) settle(d *delivery) {
-	last := l.leave(d)
+// needed any more. next gives it its next place, under the lock of the lane.
+func (l *lane) settle(d *delivery, next func()) {
+	last := l.leave(d, next)
 	last.settle()
 	if last.ledger == l.books {
 		l.mu.Lock()
@@ -243,14 +250,19 @@ func (l *lane) settle(d *delivery) {
 }
 
 // leave ends a delivery's stay in the lane, and returns the record that still
-// covers it.
-func (l *lane) leave(d *delivery) origin {
+// covers it. next gives it its next place, under the lock of the lane: at no time is
+// it in two places or in none.
+func (l *lane) leave(d *delivery, next func()) origin {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.running, d)
 	d.state = done
+	next()
 	return d.origin
 }
+
+// nowhere is next for a delivery that is left for the next start of the bus.
+func nowhere() {}
 
 // ending keeps the sweep away from a delivery whose attempt is over, and adds
 // that to its history.
@@ -294,10 +306,10 @@ func (l *lane) reorder(by string) {
 	l.flush()
 	places := l.queue.parkedPlaces()
 	kept := l.queue.take(func(*delivery) bool { return true }, func(string, *orderKey) {})
-	l.queue = queue{keyOf: keyFunc(by), keys: map[string]*orderKey{}, generation: l.queue.generation + 1}
+	// What is being read back this moment counts as parked until it is there.
+	l.queue = queue{keyOf: keyFunc(by), keys: map[string]*orderKey{}, generation: l.queue.generation + 1, apart: l.queue.apart}
 	if len(places) > 0 {
-		l.queue.apart = len(places)
-		l.d.work.Go(func() { l.requeue(places, l.queue.generation) })
+		l.d.work.Go(func() { l.requeue(places) })
 	}
 	for d := range l.running {
 		l.queue.reserve(d)
@@ -309,7 +321,7 @@ func (l *lane) reorder(by string) {
 }
 
 // requeue brings back what was parked under another order_by.
-func (l *lane) requeue(places []bus.Position, generation int) {
+func (l *lane) requeue(places []bus.Position) {
 	for len(places) > 0 {
 		n := min(len(places), feedDeliveries)
 		read, err := l.readPlaces(places[:n])
@@ -321,10 +333,9 @@ func (l *lane) requeue(places []bus.Position, generation int) {
 		for _, d := range read {
 			l.queue.pushBacklog(d)
 		}
-		if l.queue.generation == generation {
-			l.queue.apart -= n
-			l.caughtUp()
-		}
+		l.queue.apart -= n
+		l.metrics.live.damaged.Add(int64(n - len(read)))
+		l.caughtUp()
 		l.dispatch(time.Now())
 		l.mu.Unlock()
 	}
@@ -410,7 +421,7 @@ func (l *lane) waitRate(c *laneConf, batch []*delivery) bool {
 	}
 	for _, d := range batch {
 		if l.d.attempts.Err() != nil {
-			l.leave(d)
+			l.leave(d, nowhere)
 		} else {
 			l.giveBack(d)
 		}

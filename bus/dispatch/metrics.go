@@ -136,9 +136,13 @@ type laneMetrics struct {
 }
 
 // liveCounts add up what came into a lane and what ended there, for the check
-// that nothing vanishes: entered = delivered + dead + discarded + open.
+// that nothing vanishes: entered = delivered + dead + discarded + damaged + open.
+// They change under the lock of the lane, together with the place of the delivery:
+// so whoever holds that lock sees a sum that comes out even.
 type liveCounts struct {
 	entered, delivered, dead, discarded atomic.Int64
+
+	damaged atomic.Int64 // their record was unreadable when its turn came
 }
 
 func (m *metrics) lane(sink string) laneMetrics {
@@ -152,6 +156,8 @@ func (m *metrics) lane(sink string) laneMetrics {
 	}
 }
 
+// entered counts a delivery that came into being. The caller holds the lock of the
+// lane and gives the delivery its place before it lets go.
 func (l *laneMetrics) entered(rule, from string) {
 	l.live.entered.Add(1)
 	l.m.entered.WithLabelValues(rule, l.sink, from).Inc()
@@ -167,19 +173,16 @@ func (l *laneMetrics) attempt(class string, took time.Duration) {
 }
 
 func (l *laneMetrics) delivered(rule string, age time.Duration) {
-	l.live.delivered.Add(1)
 	l.age.Observe(age.Seconds())
 	l.m.deliveries.WithLabelValues(rule, l.sink, "delivered").Inc()
 }
 
 func (l *laneMetrics) buried(rule, reason string) {
-	l.live.dead.Add(1)
 	l.m.deliveries.WithLabelValues(rule, l.sink, "dead_lettered").Inc()
 	l.m.deadReasons.WithLabelValues(l.sink, reason).Inc()
 }
 
 func (l *laneMetrics) discarded(rule string) {
-	l.live.discarded.Add(1)
 	l.m.deliveries.WithLabelValues(rule, l.sink, "discarded").Inc()
 }
 

@@ -64,14 +64,15 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 		again := d.successor(origin{r.books, pos})
 		again.reserved = l.ordered() // the delivery keeps its key
 		l.mu.Unlock()
-		r.add(retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key})
+		l.settle(d, func() {
+			r.add(retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key})
+		})
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}
-		l.settle(d)
 	}})
 	if err != nil { // shutting down
-		l.leave(d)
+		l.leave(d, nowhere)
 		return
 	}
 	<-durable
@@ -81,23 +82,36 @@ func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
 // last step covers it on. So a full store stops no deliveries, and they make room
 // in it. Only while the bus shuts down is it left for the next start.
 func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
-	l.leave(d)
 	if !refused(err) {
+		l.leave(d, nowhere)
 		r.d.abandoned(d, err)
 		return
 	}
-	l.mu.Lock()
-	d.reserved = l.ordered()
-	l.cramp()
-	l.pinned++
-	d.pinned = true
-	l.mu.Unlock()
-	r.add(retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true})
+	l.leave(d, func() {
+		d.reserved = l.ordered()
+		l.cramp()
+		l.pinned++
+		d.pinned = true
+		r.add(retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true})
+	})
 }
 
+// add lets a delivery wait. The caller holds the lock of its lane.
 func (r *retries) add(w retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.counts[w.sink]++
+	r.put(w)
+}
+
+// again lets a delivery wait on that next gave out.
+func (r *retries) again(w retry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(w)
+}
+
+func (r *retries) put(w retry) {
 	if w.d != nil {
 		if size := w.d.event.Size(); w.pinned || r.bytes+size <= retryMemory {
 			r.bytes += size
@@ -105,7 +119,6 @@ func (r *retries) add(w retry) {
 			w.d = nil
 		}
 	}
-	r.counts[w.sink]++
 	heap.Push(&r.heap, w)
 	if r.heap[0].pos == w.pos {
 		signal(r.wake)
@@ -119,7 +132,16 @@ func (r *retries) waiting(sink string) int {
 	return r.counts[sink]
 }
 
-// next takes the first retry that is due, or tells how long until there is one.
+// gone ends the wait of a delivery. The caller holds the lock of its lane and has
+// given it its next place.
+func (r *retries) gone(sink string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts[sink]--
+}
+
+// next takes the first retry that is due, or tells how long until there is one. It
+// counts as waiting until gone.
 func (r *retries) next(now time.Time) (w retry, in time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +152,6 @@ func (r *retries) next(now time.Time) (w retry, in time.Duration, ok bool) {
 		return w, first.Sub(now), false
 	}
 	w = heap.Pop(&r.heap).(retry)
-	r.counts[w.sink]--
 	if w.d != nil {
 		r.bytes -= w.d.event.Size()
 	}
@@ -165,7 +186,7 @@ func (r *retries) bring(ctx context.Context, w retry) {
 	l := r.d.lane(w.sink)
 	if !w.pinned && !l.mayRetry() {
 		w.due = time.Now().Add(budgetPause)
-		r.add(w)
+		r.again(w)
 		return
 	}
 	if w.d == nil {
@@ -181,13 +202,16 @@ func (r *retries) bring(ctx context.Context, w retry) {
 		case err != nil:
 			r.d.log.Warn("cannot read a retry; trying again", "sink", w.sink, "err", err)
 			w.due = time.Now().Add(time.Second)
-			r.add(w)
+			r.again(w)
 			return
 		}
 		d.key, d.reserved = w.key, w.reserved
 		w.d = d
 	}
-	l.offer(w.d)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.gone(w.sink)
+	l.accept(w.d)
 }
 
 // budgetPause is how long a retry waits that is beyond the sink's budget.
@@ -200,10 +224,12 @@ func (l *lane) mayRetry() bool {
 	return l.budget.take(time.Now())
 }
 
-// lost gives up the key of a retry that cannot be read any more.
+// lost gives up a retry that cannot be read any more, and its key.
 func (l *lane) lost(w retry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.metrics.live.damaged.Add(1)
+	l.d.retries.gone(w.sink)
 	if w.reserved && l.ordered() {
 		l.releaseKey(w.key)
 	}
@@ -256,11 +282,11 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		d.origin = origin{r.books, pos}
 		// The sink may be gone from the config: it keeps a lane all the same.
 		l := r.d.lane(pack.Key)
-		l.metrics.entered(d.rule, fromStore)
 		l.mu.Lock()
+		l.metrics.entered(d.rule, fromStore)
 		l.queue.reserve(d)
-		l.mu.Unlock()
 		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key})
+		l.mu.Unlock()
 	}
 	r.books.read(pack.Seq)
 }

@@ -71,12 +71,14 @@ type router struct {
 	books  *ledger
 	stream bus.Stream
 	head   uint64 // the last pack that was there at the start
+	first  uint64 // the first one
 	room   chan struct{}
 	stir   chan struct{} // something is on its way
 
-	hits   []int
-	misses []Miss
-	to     []target
+	counted int // of the pack under way: events that count as routed, unmatched or damaged
+	hits    []int
+	misses  []Miss
+	to      []target
 }
 
 func newRouter(d *Dispatcher) *router {
@@ -88,7 +90,7 @@ func newRouter(d *Dispatcher) *router {
 // run routes until ctx ends.
 func (r *router) run(ctx context.Context) {
 	var reader bus.Reader
-	from := r.books.floor()
+	from := max(r.books.floor(), r.first)
 	for ctx.Err() == nil {
 		var err error
 		if reader == nil {
@@ -100,6 +102,7 @@ func (r *router) run(ctx context.Context) {
 		}
 		if err == nil {
 			if r.awaitRoom(ctx) {
+				r.skipped(from, pack.Seq)
 				r.routePack(pack)
 				from = pack.Seq + 1
 			}
@@ -119,6 +122,17 @@ func (r *router) run(ctx context.Context) {
 	if reader != nil {
 		_ = reader.Close()
 	}
+}
+
+// skipped reports packs that should have come before one. The numbers of EVENTS
+// follow one another, and nothing goes that the router has not routed.
+func (r *router) skipped(from, next uint64) {
+	if next <= from {
+		return
+	}
+	r.d.metrics.damaged.WithLabelValues(bus.Events).Add(float64(next - from))
+	r.d.log.Error("events are missing in the store and lost: `sluice doctor` tells more", "stream", bus.Events, "packs", next-from,
+		"first", from, "last", next-1)
 }
 
 // awaitRoom waits while too much is on its way. False means that ctx ended.
@@ -145,6 +159,7 @@ func (r *router) routePack(pack bus.Pack) {
 	r.books.forget(pack.Seq)
 	signal(r.stir)
 	table := r.d.routing.Load()
+	r.counted = 0
 	for i, rec := range pack.Records {
 		pos := bus.Position{Seq: pack.Seq, Index: i}
 		if r.books.settled(pos) {
@@ -156,12 +171,14 @@ func (r *router) routePack(pack bus.Pack) {
 		event, err := bus.DecodeRecord(rec)
 		if rec == nil || err != nil {
 			r.d.damaged(bus.Events, pos, err)
+			r.counted++
 			r.books.settle(pos)
 			continue
 		}
 		r.route(table, event, pos, pack.Time)
 	}
 	r.books.read(pack.Seq)
+	r.d.passage.passed(pack.Seq, r.counted)
 }
 
 // route matches one event and offers it to the lanes.
@@ -181,6 +198,7 @@ func (r *router) route(table *routing, event bus.Event, pos bus.Position, accept
 	for i := range r.misses {
 		r.d.missed(table.ruleStats[r.misses[i].index], &r.misses[i], event)
 	}
+	r.counted++
 	if len(r.hits) == 0 {
 		r.d.metrics.unmatched.Inc()
 	} else {
@@ -190,8 +208,7 @@ func (r *router) route(table *routing, event bus.Event, pos bus.Position, accept
 	r.d.fates.accepted(event, pos, accepted, table, r.hits, r.misses)
 	r.books.start(pos, len(r.to))
 	for _, t := range r.to {
-		t.lane.metrics.entered(t.rule, fromEvent)
-		t.lane.offer(&delivery{
+		t.lane.admit(&delivery{
 			event: event, id: deliveryID(event, t.rule, t.lane.name, ""), rule: t.rule, sink: t.lane.name,
 			accepted: accepted, origin: origin{r.books, pos}, shaped: table.shapes(t.rule),
 		})

@@ -232,8 +232,8 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 func (l *lane) inject(d *delivery, from string, done func(error)) {
 	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
 		if err == nil {
-			l.metrics.entered(d.rule, from)
 			l.mu.Lock()
+			l.metrics.entered(d.rule, from)
 			l.stored(d, pos, n)
 			l.mu.Unlock()
 		}

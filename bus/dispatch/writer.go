@@ -23,6 +23,7 @@ type writer struct {
 	// linger waits a little for company before a write that nobody waits for.
 	linger time.Duration
 	wrote  func(records, bytes int, took time.Duration, err error)
+	stored func(seq uint64, records int) // told of each pack that is durable, before its records are
 
 	mu      sync.Mutex
 	waiting []write
@@ -54,8 +55,8 @@ type write struct {
 func newWriter(stream bus.Stream, log *slog.Logger, limits writerLimits) *writer {
 	return &writer{
 		stream: stream, log: log, limits: limits,
-		wrote: func(int, int, time.Duration, error) {},
-		wake:  make(chan struct{}, 1), stopped: make(chan struct{}),
+		wrote: func(int, int, time.Duration, error) {}, stored: func(uint64, int) {},
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 }
 
@@ -204,6 +205,9 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 	w.wrote(len(pack), size, time.Since(start), err)
 	if err != nil && w.persist {
 		seq, err = w.keepTrying(ctx, pack[0].key, records, err)
+	}
+	if err == nil {
+		w.stored(seq, len(pack))
 	}
 	w.answer(pack, size, seq, err)
 }
