@@ -28,7 +28,7 @@ type check struct {
 // and no reason to send events elsewhere: the one before it runs.
 func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
 	view := a.View()
-	checks := []check{a.checkStore(r.Context()), checkConfig(view), checkIntake(view)}
+	checks := []check{a.checkStore(r.Context()), checkConfig(view), checkIntake(view), a.checkConservation()}
 	status, verdict := http.StatusOK, "ok\n"
 	for _, c := range checks {
 		if c.bad {
@@ -93,6 +93,18 @@ func checkIntake(view *View) check {
 		return check{"intake", true, "shutting down"}
 	}
 	return check{"intake", false, "ok"}
+}
+
+// checkConservation tells of what has vanished. That is no reason to send events
+// elsewhere: somebody has to look.
+func (a *api) checkConservation() check {
+	c := a.Bus.Conservation()
+	text := "ok"
+	if !c.OK() {
+		text = fmt.Sprintf("%d deliveries and %d events are not accounted for since %s: `sluice doctor` explains it",
+			c.Deliveries, c.Events, c.Since.UTC().Format(time.RFC3339))
+	}
+	return check{"conservation", false, text}
 }
 
 // showMetrics is /metrics.

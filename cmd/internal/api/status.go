@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
 )
 
 type statusAnswer struct {
@@ -17,7 +18,21 @@ type statusAnswer struct {
 	Config        configState  `json:"config"`
 	Store         storeState   `json:"store"`
 	Balance       balanceState `json:"balance"`
+	Conservation  conservation `json:"conservation"`
 	Unsettled     int          `json:"unsettled"`
+}
+
+// conservation is what the check that nothing vanishes has found.
+type conservation struct {
+	OK         bool      `json:"ok"`
+	Deliveries int64     `json:"deliveries"`
+	Events     int64     `json:"events"`
+	Checked    time.Time `json:"checked,omitzero"`
+	Since      time.Time `json:"since,omitzero"`
+}
+
+func conservationOf(c dispatch.Conservation) conservation {
+	return conservation{OK: c.OK(), Deliveries: c.Deliveries, Events: c.Events, Checked: c.Checked, Since: c.Since}
 }
 
 type configState struct {
@@ -48,6 +63,7 @@ type balanceState struct {
 	Delivered int64 `json:"delivered"`
 	Dead      int64 `json:"dead"`
 	Discarded int64 `json:"discarded"`
+	Damaged   int64 `json:"damaged"`
 	Open      int64 `json:"open"`
 	Lost      int64 `json:"lost"`
 	Queued    int64 `json:"queued"`
@@ -55,6 +71,13 @@ type balanceState struct {
 	Spilling  int64 `json:"spilling"`
 	Backlog   int64 `json:"backlog"`
 	Retries   int64 `json:"retries"`
+}
+
+func balanceOf(b dispatch.Balance) balanceState {
+	return balanceState{
+		Entered: b.Entered, Delivered: b.Delivered, Dead: b.Dead, Discarded: b.Discarded, Damaged: b.Damaged, Open: b.Open(), Lost: b.Lost(),
+		Queued: b.Queued, Running: b.Running, Spilling: b.Spilling, Backlog: b.Backlog, Retries: b.Retries,
+	}
 }
 
 func (a *api) status(w http.ResponseWriter, r *http.Request) error {
@@ -73,11 +96,9 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 			Dir: view.Dir, Bytes: usage.Stored, LimitBytes: usage.Limit, FreeBytes: usage.Free,
 			Events: eventsKept{First: info.First, Last: info.Last},
 		},
-		Balance: balanceState{
-			Entered: b.Entered, Delivered: b.Delivered, Dead: b.Dead, Discarded: b.Discarded, Open: b.Open(), Lost: b.Lost(),
-			Queued: b.Queued, Running: b.Running, Spilling: b.Spilling, Backlog: b.Backlog, Retries: b.Retries,
-		},
-		Unsettled: a.Bus.Unsettled(),
+		Balance:      balanceOf(b),
+		Conservation: conservationOf(a.Bus.Conservation()),
+		Unsettled:    a.Bus.Unsettled(),
 	}
 	if info.Packs > 0 {
 		answer.Store.Events.Oldest = info.FirstTime

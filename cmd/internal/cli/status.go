@@ -13,8 +13,9 @@ func newStatusCommand(e *env) *cobra.Command {
 		Use:   "status",
 		Short: "Show how the server is doing.",
 		Long: `Show the version, the config, the store and the balance of a server: every delivery that
-came into being was delivered, is a dead letter or is open. "lost" is the difference,
-and a difference that stays is a fault.`,
+came into being was delivered, is a dead letter, was discarded or is open. The server
+checks all the time that this comes out even; what it cannot account for is shown in red,
+and ` + "`sluice doctor`" + ` explains it.`,
 		Example: "  sluice status",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -54,16 +55,29 @@ func (e *env) showStatus(s statusDoc) error {
 	t.add("store", s.store())
 	t.add("events", s.events(e))
 	b := s.Balance
-	t.add("deliveries", fmt.Sprintf("%d = %d delivered + %d dead + %d open", b.Entered, b.Delivered, b.Dead, b.Open))
+	t.add("deliveries", b.sum())
 	t.add("open", fmt.Sprintf("%d queued, %d running, %d spilling, %d backlog, %d retries",
 		b.Queued, b.Running, b.Spilling, b.Backlog, b.Retries))
 	if err := t.print(e.stdout); err != nil {
 		return err
 	}
-	if b.Lost != 0 {
-		e.printf("%s\n", p.yellow(fmt.Sprintf("%d not accounted for: ask again, a difference that stays is a fault", b.Lost)))
+	if c := s.Conservation; c.Deliveries != 0 || c.Events != 0 {
+		e.printf("%s\n", p.red(fmt.Sprintf("%d deliveries and %d events are not accounted for, since %s: `sluice doctor` explains it",
+			c.Deliveries, c.Events, ago(e.now(), c.Since))))
 	}
 	return nil
+}
+
+// sum is the sum that has to come out even; what is rare is left out when it is 0.
+func (b balanceDoc) sum() string {
+	text := fmt.Sprintf("%d = %d delivered + %d dead", b.Entered, b.Delivered, b.Dead)
+	if b.Discarded > 0 {
+		text += fmt.Sprintf(" + %d discarded", b.Discarded)
+	}
+	if b.Damaged > 0 {
+		text += fmt.Sprintf(" + %d damaged", b.Damaged)
+	}
+	return text + fmt.Sprintf(" + %d open", b.Open)
 }
 
 func (s statusDoc) store() string {

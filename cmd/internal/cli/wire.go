@@ -124,19 +124,30 @@ type statusDoc struct {
 			Oldest time.Time `json:"oldest"`
 		} `json:"events"`
 	} `json:"store"`
-	Balance struct {
-		Entered   int64 `json:"entered"`
-		Delivered int64 `json:"delivered"`
-		Dead      int64 `json:"dead"`
-		Open      int64 `json:"open"`
-		Lost      int64 `json:"lost"`
-		Queued    int64 `json:"queued"`
-		Running   int64 `json:"running"`
-		Spilling  int64 `json:"spilling"`
-		Backlog   int64 `json:"backlog"`
-		Retries   int64 `json:"retries"`
-	} `json:"balance"`
+	Balance      balanceDoc `json:"balance"`
+	Conservation struct {
+		OK         bool      `json:"ok"`
+		Deliveries int64     `json:"deliveries"`
+		Events     int64     `json:"events"`
+		Checked    time.Time `json:"checked"`
+		Since      time.Time `json:"since"`
+	} `json:"conservation"`
 	Unsettled int64 `json:"unsettled"`
+}
+
+type balanceDoc struct {
+	Entered   int64 `json:"entered"`
+	Delivered int64 `json:"delivered"`
+	Dead      int64 `json:"dead"`
+	Discarded int64 `json:"discarded"`
+	Damaged   int64 `json:"damaged"`
+	Open      int64 `json:"open"`
+	Lost      int64 `json:"lost"`
+	Queued    int64 `json:"queued"`
+	Running   int64 `json:"running"`
+	Spilling  int64 `json:"spilling"`
+	Backlog   int64 `json:"backlog"`
+	Retries   int64 `json:"retries"`
 }
 
 // brief is the part of an event that a line of a table shows.
