@@ -169,7 +169,7 @@ func (s *httpSink) post(req *http.Request, keep bool) (answer []byte, err error)
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
-		err = fmt.Errorf("POST to %s: %w", s.where, err)
+		err = fmt.Errorf("POST to %s: %w", s.where, s.explain(err))
 		var refused *refusedAddress
 		if errors.As(err, &refused) {
 			return nil, Permanent(err)
@@ -224,13 +224,15 @@ func setBody(req *http.Request, body []byte) {
 func (s *httpSink) verdict(res *http.Response, keep bool) ([]byte, error) {
 	defer res.Body.Close() //nolint:errcheck // nothing is lost: the answer was read
 	limited := io.LimitReader(res.Body, int64(s.maxAnswer))
-	if res.StatusCode >= 200 && res.StatusCode < 300 {
-		if res.ContentLength == 0 {
-			return nil, nil
-		}
-		if keep {
-			return io.ReadAll(limited)
-		}
+	good := res.StatusCode >= 200 && res.StatusCode < 300
+	if good && res.ContentLength == 0 {
+		return nil, nil
+	}
+	if good && keep {
+		return io.ReadAll(limited)
+	}
+	defer hurry(res.Body)()
+	if good {
 		_, _ = io.Copy(io.Discard, limited) // the status decides
 		return nil, nil
 	}
@@ -240,6 +242,20 @@ func (s *httpSink) verdict(res *http.Response, keep bool) ([]byte, error) {
 		err = RetryAfter(err, after)
 	}
 	return nil, err
+}
+
+// bodyPatience is how long an answer's body may take once its head is there. The
+// head decides: a body that drips must not keep its place among the attempts.
+const bodyPatience = time.Second
+
+// hurry ends the reading of a body when its time is over, unless stop is called.
+func hurry(body io.ReadCloser) (stop func()) {
+	if b, ok := body.(*wireBody); ok {
+		b.hurry(bodyPatience)
+		return func() {}
+	}
+	timer := time.AfterFunc(bodyPatience, func() { _ = body.Close() })
+	return func() { timer.Stop() }
 }
 
 // mask takes the secrets of the settings out of an answer that may send them back.

@@ -50,6 +50,7 @@ type wireConn struct {
 	out   *bufio.Writer
 	left  int64 // bytes that may still be read
 	heard bool  // something was read since the request
+	lost  error // why nothing more can be read
 	since time.Time
 }
 
@@ -59,6 +60,7 @@ func (c *wireConn) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("the head of the answer is larger than %d bytes", wireHeader)
 	}
 	n, err := c.conn.Read(p[:min(int64(len(p)), c.left)])
+	c.lost = err
 	c.left -= int64(n)
 	c.heard = c.heard || n > 0
 	return n, err
@@ -113,7 +115,7 @@ func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) 
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
-	c.left, c.heard = wireHeader, false
+	c.left, c.heard, c.lost = wireHeader, false, nil
 	c.out.Reset(c.conn)
 	failed := writeRequest(c.out, req)
 	if failed == nil {
@@ -124,14 +126,17 @@ func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) 
 	res, err := readAnswer(c.in, req)
 	if err != nil {
 		stop()
-		if failed != nil {
+		switch {
+		case failed != nil:
 			err = failed
+		case c.lost != nil && !errors.Is(c.lost, io.EOF):
+			err = c.lost // half a head looks malformed, which is not the reason
 		}
 		return nil, err
 	}
 	c.left = math.MaxInt64
 	keep := failed == nil && !res.Close && res.StatusCode != http.StatusSwitchingProtocols
-	res.Body = &wireBody{w: w, c: c, body: res.Body, stop: stop, keep: keep, ended: res.ContentLength == 0}
+	res.Body = &wireBody{w: w, c: c, body: res.Body, stop: stop, keep: keep, ended: res.ContentLength == 0, deadline: deadline}
 	return res, nil
 }
 
@@ -182,12 +187,22 @@ type wireBody struct {
 	stop  func() bool
 	keep  bool // the connection may be used again, once the body has ended
 	ended bool
+
+	deadline time.Time // of the request
 }
 
 func (b *wireBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	b.ended = b.ended || errors.Is(err, io.EOF)
 	return n, err
+}
+
+// hurry gives the rest of the body that much time at most.
+func (b *wireBody) hurry(patience time.Duration) {
+	until := time.Now().Add(patience)
+	if b.deadline.IsZero() || until.Before(b.deadline) {
+		_ = b.c.conn.SetReadDeadline(until)
+	}
 }
 
 func (b *wireBody) Close() error {
