@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/bus/dispatch"
+	"sluice/config/access"
 	"sluice/config/value"
 	"sluice/rules"
 	"sluice/sinks"
@@ -94,8 +95,9 @@ type Server struct {
 	ReadHeaderTimeout value.Duration `yaml:"read_header_timeout" doc:"How long a client may take to send the header of a request."`
 	ReadTimeout       value.Duration `yaml:"read_timeout" doc:"How long a client may take to send a whole request."`
 	Limits            Limits         `yaml:"limits" doc:"What is refused at the door."`
-	Auth              Auth           `yaml:"auth" doc:"Who may call: a list of tokens, or none for everybody."`
+	Auth              access.Auth    `yaml:"auth" doc:"Who may call: a list of tokens, or none for everybody."`
 	TLS               TLS            `yaml:"tls" doc:"The certificate to serve with; plain HTTP when left out."`
+	CORS              CORS           `yaml:"cors" doc:"Whose web pages may send events: nobody's when left out."`
 }
 
 // Limits are what the server takes. Those of one request have the keys that they
@@ -127,10 +129,18 @@ func defaultLimits() Limits {
 type TLS struct {
 	Cert string `yaml:"cert" doc:"File of the certificate chain, PEM."`
 	Key  string `yaml:"key" doc:"File of the private key, PEM."`
+
+	ClientCA string `yaml:"client_ca" doc:"File of the certificates, PEM, that sign those of the clients: every client needs one then, unless auth.certificates says who may do what with one."`
 }
 
 // Enabled reports that the server speaks TLS.
 func (t TLS) Enabled() bool { return t.Cert != "" }
+
+// CORS says which web pages may send events from a browser: to / and /events and to
+// the paths of sources, and to nothing else.
+type CORS struct {
+	Origins []string `yaml:"origins" doc:"The origins of the pages, such as https://shop.example.com, or * for all. They need a token like everybody else."`
+}
 
 // Store is the durable log.
 type Store struct {

@@ -84,6 +84,8 @@ func (d *decoder) special(n *yaml.Node, path string, v reflect.Value, tag reflec
 		if d.text(n, path, func(s string) error { return p.Resolve(s, d.resolver) }) && p.Literal() {
 			d.report.warnf(d.pos(n), path, "a secret is written out here: refer to it with ${env:NAME} or ${file:/path}")
 		}
+	case *value.Secrets:
+		d.secrets(n, path, p)
 	case *value.Text:
 		d.text(n, path, func(s string) error { return p.Resolve(s, d.resolver) })
 	case *value.URL:
@@ -114,6 +116,17 @@ func (d *decoder) special(n *yaml.Node, path string, v reflect.Value, tag reflec
 		return false
 	}
 	return true
+}
+
+// secrets decodes one secret, or a list of them.
+func (d *decoder) secrets(n *yaml.Node, path string, p *value.Secrets) {
+	if n.Kind == yaml.SequenceNode {
+		d.list(n, path, reflect.ValueOf(p).Elem(), "")
+		return
+	}
+	one := value.Secrets{{}}
+	d.special(n, path, reflect.ValueOf(&one[0]).Elem(), "")
+	*p = one
 }
 
 // text passes the text of n to set. Its messages never quote the text: it may be

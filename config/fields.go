@@ -60,6 +60,8 @@ func typeName(t reflect.Type) string {
 		return "URL"
 	case *value.Secret:
 		return "secret"
+	case *value.Secrets:
+		return "secret or list"
 	case *value.Text:
 		return "text"
 	case *rules.Pattern:

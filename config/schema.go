@@ -104,6 +104,9 @@ func schemaOf(v reflect.Value, tag reflect.StructTag) object {
 		return object{"type": "string"}
 	case *value.Secret:
 		return object{"type": "string", "writeOnly": true, "minLength": 1}
+	case *value.Secrets:
+		secret := schemaOf(reflect.ValueOf(&value.Secret{}).Elem(), "")
+		return object{"anyOf": []any{secret, object{"type": "array", "items": secret, "minItems": 1}}}
 	case *value.Text:
 		return object{"type": "string"}
 	case *rules.Pattern:

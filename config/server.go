@@ -5,63 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"sluice/config/value"
 )
-
-// Auth says who may call. The zero value was not configured: it lets everybody in,
-// and is refused on an address that other machines reach.
-type Auth struct {
-	None   bool    `yaml:"-"` // "auth: none": everybody, on purpose
-	Tokens []Token `yaml:"tokens" doc:"Who may call, with a bearer token each."`
-}
-
-// Token is one caller.
-type Token struct {
-	Name   string       `yaml:"name" doc:"Who this is, for the logs."`
-	Token  value.Secret `yaml:"token" doc:"The bearer token."`
-	Scopes []string     `yaml:"scopes" enum:"publish,consume,admin" doc:"What the caller may do: publish, consume (tail and read) or admin (everything)."`
-}
-
-// UnmarshalText reads the short form "none".
-func (a *Auth) UnmarshalText(text []byte) error {
-	if string(text) != "none" {
-		return fmt.Errorf("%q is no auth: write none, or tokens with a list", text)
-	}
-	*a = Auth{None: true}
-	return nil
-}
-
-// Validate finds what the tokens' own values cannot show.
-func (a Auth) Validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(i int, key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: fmt.Sprintf("tokens[%d]%s", i, key), Msg: fmt.Sprintf(format, args...)})
-	}
-	for i, t := range a.Tokens {
-		if t.Name == "" {
-			fault(i, "", "has no name: say who this is")
-		}
-		if t.Token.IsZero() {
-			fault(i, "", "has no token: write token: ${env:NAME}")
-		}
-		if len(t.Scopes) == 0 {
-			fault(i, "", "has no scopes: write some of publish, consume, admin")
-		}
-		for j, other := range a.Tokens[:i] {
-			if t.Name != "" && t.Name == other.Name {
-				fault(i, ".name", "%q is the name of tokens[%d] too", t.Name, j)
-			}
-			if !t.Token.IsZero() && t.Token.Equal(other.Token) {
-				fault(i, ".token", "is the same as that of tokens[%d]", j)
-			}
-		}
-	}
-	return faults
-}
 
 // Exposed reports that other machines can reach the listener.
 func (s Server) Exposed() bool {
@@ -85,7 +36,7 @@ func (s Server) Validate() []value.Fault {
 	}
 	if msg := badAddress(s.Listen); msg != "" {
 		fault("listen", "%s", msg)
-	} else if s.Exposed() && !s.Auth.None && len(s.Auth.Tokens) == 0 {
+	} else if s.Exposed() && s.Auth.IsZero() && s.TLS.ClientCA == "" {
 		fault("listen", "other machines reach %s, and nothing says who may call: "+
 			"write auth with tokens, or auth: none if everybody may, or listen on 127.0.0.1", s.Listen)
 	}
@@ -98,13 +49,16 @@ func (s Server) Validate() []value.Fault {
 	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
 		fault("tls", "needs both cert and key")
 	}
-	for _, f := range append(s.Limits.validate(), s.Auth.Validate()...) {
-		if strings.HasPrefix(f.Key, "tokens") {
-			f.Key = "auth." + f.Key
-		}
-		faults = append(faults, f)
+	if s.TLS.ClientCA != "" && !s.TLS.Enabled() {
+		fault("tls.client_ca", "needs cert and key: only TLS has client certificates")
 	}
-	return faults
+	if len(s.Auth.Certificates) > 0 && s.TLS.ClientCA == "" {
+		fault("auth.certificates", "needs server.tls.client_ca: it says whose certificates count")
+	}
+	for _, f := range s.Auth.Validate() {
+		fault("auth."+f.Key, "%s", f.Msg)
+	}
+	return append(append(faults, s.Limits.validate()...), s.CORS.Validate()...)
 }
 
 func (l Limits) validate() []value.Fault {
@@ -197,4 +151,22 @@ func (s Store) Validate() []value.Fault {
 		faults = append(faults, value.Fault{Key: "max_bytes", Msg: "must be at least 1MiB, or 0 for as large as the disk"})
 	}
 	return faults
+}
+
+// Validate finds what single values cannot show.
+func (c CORS) Validate() []value.Fault {
+	var faults []value.Fault
+	for i, origin := range c.Origins {
+		u, err := url.Parse(origin)
+		if origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
+			faults = append(faults, value.Fault{Key: fmt.Sprintf("cors.origins[%d]", i),
+				Msg: quote(origin) + " is not an origin: write one such as https://shop.example.com, without a path, or * for all"})
+		}
+	}
+	return faults
+}
+
+// Allows tells whether pages of an origin may send events.
+func (c CORS) Allows(origin string) bool {
+	return slices.Contains(c.Origins, "*") || slices.Contains(c.Origins, origin)
 }

@@ -17,15 +17,16 @@ var layout = map[string][]string{
 	"sluice/bus":                {},
 	"sluice/rules":              {},
 	"sluice/config/value":       {},
+	"sluice/config/access":      {"sluice/config/value"},
 	"sluice/bus/bustest":        {"sluice/bus"},
 	"sluice/bus/memlog":         {"sluice/bus"},
 	"sluice/bus/jetstream":      {"sluice/bus"},
 	"sluice/bus/dispatch":       {"sluice/bus", "sluice/rules", "sluice/sinks", "sluice/config/value"},
 	"sluice/sinks":              {"sluice/bus", "sluice/config/value"},
 	"sluice/sinks/sinktest":     {"sluice/bus", "sluice/sinks", "sluice/config/value"},
-	"sluice/sources":            {"sluice/bus", "sluice/config/value"},
+	"sluice/sources":            {"sluice/bus", "sluice/config/access", "sluice/config/value"},
 	"sluice/sources/sourcetest": {"sluice/bus", "sluice/sources", "sluice/config/value"},
-	"sluice/config":             {"sluice/bus", "sluice/bus/dispatch", "sluice/rules", "sluice/sinks", "sluice/sources", "sluice/config/value"},
+	"sluice/config":             {"sluice/bus", "sluice/bus/dispatch", "sluice/rules", "sluice/sinks", "sluice/sources", "sluice/config/access", "sluice/config/value"},
 	"sluice/cmd":                {"sluice/..."},
 }
 

@@ -17,6 +17,7 @@ import (
 	"sluice/bus/dispatch"
 	"sluice/config"
 	"sluice/config/value"
+	"sluice/sources"
 )
 
 // Options are what an API works with. All but KeepAlive are needed.
@@ -48,7 +49,7 @@ type View struct {
 
 	Tokens *Tokens
 	Ingest http.Handler            // the door of / and /events
-	Doors  map[string]http.Handler // the paths of the sources
+	Doors  map[string]sources.Door // the paths of the sources
 }
 
 // Reload is what came of a reload.

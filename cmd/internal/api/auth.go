@@ -1,77 +1,40 @@
 package api
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
+	"errors"
 	"net/http"
-	"slices"
-	"strings"
 
-	"sluice/config"
+	"sluice/config/access"
 )
 
 // Scope is what a route asks of its caller.
-type Scope string
+type Scope = access.Scope
 
 // The scopes. Admin may do everything.
 const (
-	Anybody Scope = ""
-	Publish Scope = "publish"
-	Admin   Scope = "admin"
+	Anybody = access.Anybody
+	Publish = access.Publish
+	Consume = access.Consume
+	Metrics = access.Metrics
+	Admin   = access.Admin
 )
 
 // Tokens says who may call. Without any, everybody may.
-type Tokens struct{ all []token }
-
-// token is kept as a hash: all comparisons take the same time, whatever the
-// length and the content of what was sent.
-type token struct {
-	name   string
-	hash   [sha256.Size]byte
-	scopes []string
-}
+type Tokens = access.Checker
 
 // NewTokens is the auth of a config.
-func NewTokens(auth config.Auth) *Tokens {
-	t := &Tokens{}
-	for _, c := range auth.Tokens {
-		t.all = append(t.all, token{c.Name, sha256.Sum256([]byte(c.Token.Value())), c.Scopes})
-	}
-	return t
-}
+func NewTokens(auth access.Auth) *Tokens { return access.NewChecker(auth, "server.auth") }
 
 // check is why a request may not be served; nil when it may.
-func (t *Tokens) check(r *http.Request, scope Scope) error {
-	if scope == Anybody || len(t.all) == 0 {
-		return nil
+func (a *api) check(r *http.Request, scope Scope) error {
+	err := a.View().Tokens.Check(r, scope)
+	var denied *access.Denied
+	if !errors.As(err, &denied) {
+		return err
 	}
-	header := r.Header.Get("Authorization")
-	if header == "" {
-		return unauthorized("this needs a token: send Authorization: Bearer <token>")
-	}
-	scheme, sent, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return unauthorized("the Authorization header is not of the form Bearer <token>")
-	}
-	hash := sha256.Sum256([]byte(strings.TrimSpace(sent)))
-	var caller *token
-	for i := range t.all {
-		if subtle.ConstantTimeCompare(t.all[i].hash[:], hash[:]) == 1 {
-			caller = &t.all[i]
-		}
-	}
-	switch {
-	case caller == nil:
-		return unauthorized("the token is unknown")
-	case slices.Contains(caller.scopes, string(Admin)), slices.Contains(caller.scopes, string(scope)):
-		return nil
-	}
-	return refuse(http.StatusForbidden, "the token %s has no scope %s: use one that has, or add it under server.auth.tokens", caller.name, scope)
-}
-
-func unauthorized(detail string) error {
-	p := refuse(http.StatusUnauthorized, "%s", detail)
-	p.header = http.Header{"Www-Authenticate": {`Bearer realm="sluice"`}}
+	p := refuse(denied.Status, "%s", denied.Detail)
+	p.header = http.Header{}
+	denied.SetHeader(p.header)
 	return p
 }
 
@@ -81,7 +44,10 @@ func (a *api) allow(scope Scope, h http.Handler) http.Handler {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := a.View().Tokens.check(r, scope); err != nil {
+		if scope == Publish {
+			a.allowOrigin(w, r)
+		}
+		if err := a.check(r, scope); err != nil {
 			a.fail(w, r, err)
 			return
 		}

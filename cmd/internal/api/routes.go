@@ -21,7 +21,7 @@ func (a *api) routes() []route {
 
 		{"GET", "/livez", Anybody, a.live},
 		{"GET", "/readyz", Anybody, a.ready},
-		{"GET", "/metrics", Admin, a.showMetrics},
+		{"GET", "/metrics", Metrics, a.showMetrics},
 
 		{"GET", v1 + "/status", Admin, a.status},
 		{"GET", v1 + "/sinks", Admin, a.listSinks},
@@ -43,8 +43,8 @@ func (a *api) routes() []route {
 		{"GET", v1 + "/jobs/{id}", Admin, a.showJob},
 		{"POST", v1 + "/jobs/{id}/cancel", Admin, a.cancelJob},
 
-		{"GET", v1 + "/events", Admin, a.listEvents},
-		{"GET", v1 + "/tail", Admin, a.tail},
+		{"GET", v1 + "/events", Consume, a.listEvents},
+		{"GET", v1 + "/tail", Consume, a.tail},
 
 		{"POST", v1 + "/reload", Admin, a.reload},
 		{"GET", v1 + "/openapi.json", Admin, a.openAPI},

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"sluice/bus/memlog"
 	"sluice/cmd/internal/api"
 	"sluice/config"
+	"sluice/sources"
 )
 
 // Options are what an App is made of. Path or Config has to be given.
@@ -247,9 +247,9 @@ func (a *App) update(change func(*api.View)) {
 }
 
 // doorsOf are the paths of sources.
-func doorsOf(sources map[string]*source) map[string]http.Handler {
-	doors := map[string]http.Handler{}
-	for _, s := range sources {
+func doorsOf(running map[string]*source) map[string]sources.Door {
+	doors := map[string]sources.Door{}
+	for _, s := range running {
 		maps.Copy(doors, s.doors)
 	}
 	return doors

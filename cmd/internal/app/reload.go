@@ -56,7 +56,7 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	if err != nil {
 		return api.Reload{}, err
 	}
-	if err := a.server.check(next.Server.TLS); err != nil {
+	if err := a.server.check(next.Server); err != nil {
 		return api.Reload{}, err
 	}
 	table, err := a.table(ctx, next, changed(changes.Sinks))
@@ -66,7 +66,7 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	if err := a.bus.Reload(ctx, table); err != nil {
 		return api.Reload{}, err
 	}
-	if err := a.server.renew(next.Server.TLS); err != nil {
+	if err := a.server.renew(next.Server); err != nil {
 		a.log.Error("cannot read the certificate again; the one before stays", "err", err)
 	}
 	restart := a.needRestart(next)

@@ -3,11 +3,13 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,7 +30,7 @@ const (
 type server struct {
 	http     *http.Server
 	listener net.Listener
-	cert     atomic.Pointer[tls.Certificate]
+	tls      atomic.Pointer[tls.Config] // what the next connection gets
 	done     sync.WaitGroup
 }
 
@@ -43,7 +45,7 @@ func listen(addr string, c config.Server, h http.Handler, log *slog.Logger) (*se
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
-	if err := s.renew(c.TLS); err != nil {
+	if err := s.renew(c); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", addr)
@@ -56,8 +58,8 @@ func listen(addr string, c config.Server, h http.Handler, log *slog.Logger) (*se
 	s.listener = limitListener(listener, c.Limits.Connections)
 	if c.TLS.Enabled() {
 		s.http.TLSConfig = &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load(), nil },
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.tls.Load(), nil },
 		}
 	}
 	return s, nil
@@ -93,28 +95,45 @@ func (s *server) stop(ctx context.Context) error {
 	return err
 }
 
-// check tells whether the certificate can be read.
-func (s *server) check(c config.TLS) error {
-	if !c.Enabled() {
-		return nil
-	}
-	if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
-		return fmt.Errorf("server.tls: %w: give the PEM files of a certificate and its key", err)
-	}
-	return nil
+// check tells whether the certificates can be read.
+func (s *server) check(c config.Server) error {
+	_, err := tlsConfig(c)
+	return err
 }
 
-// renew reads the certificate, which may have been replaced on disk.
-func (s *server) renew(c config.TLS) error {
-	if !c.Enabled() {
-		return nil
-	}
-	if err := s.check(c); err != nil {
-		return err
-	}
-	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-	if err == nil {
-		s.cert.Store(&pair)
+// renew reads the certificates, which may have been replaced on disk.
+func (s *server) renew(c config.Server) error {
+	fresh, err := tlsConfig(c)
+	if err == nil && fresh != nil {
+		s.tls.Store(fresh)
 	}
 	return err
+}
+
+// tlsConfig is what connections are served with; nil for plain HTTP.
+func tlsConfig(c config.Server) (*tls.Config, error) {
+	if !c.TLS.Enabled() {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+	if err != nil {
+		return nil, fmt.Errorf("server.tls: %w: give the PEM files of a certificate and its key", err)
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
+	if c.TLS.ClientCA == "" {
+		return t, nil
+	}
+	text, err := os.ReadFile(c.TLS.ClientCA)
+	if err != nil {
+		return nil, fmt.Errorf("server.tls.client_ca: %w", err)
+	}
+	t.ClientCAs = x509.NewCertPool()
+	if !t.ClientCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("server.tls.client_ca: %s holds no certificate in PEM", c.TLS.ClientCA)
+	}
+	t.ClientAuth = tls.RequireAndVerifyClientCert
+	if len(c.Auth.Certificates) > 0 {
+		t.ClientAuth = tls.VerifyClientCertIfGiven // one way to call among others
+	}
+	return t, nil
 }

@@ -37,7 +37,7 @@ func (a *App) door(l config.Limits) http.Handler {
 type source struct {
 	name   string
 	run    sources.Source
-	doors  map[string]http.Handler // the paths it has taken
+	doors  map[string]sources.Door // the paths it has taken
 	cancel context.CancelFunc      // nil until it runs
 	done   chan struct{}
 }
@@ -70,7 +70,7 @@ func (a *App) openSources(ctx context.Context, cfg *config.Config, fresh map[str
 }
 
 func (a *App) openSource(ctx context.Context, s config.Source, owners map[string]string) (_ *source, err error) {
-	opened := &source{name: s.Name, doors: map[string]http.Handler{}, done: make(chan struct{})}
+	opened := &source{name: s.Name, doors: map[string]sources.Door{}, done: make(chan struct{})}
 	opened.run, err = s.Settings.Open(ctx, sources.Env{
 		Name: s.Name, Log: a.log.With("source", s.Name), Observe: a.metrics.observe(s.Name),
 		Handle: func(d sources.Door) error {
@@ -82,7 +82,7 @@ func (a *App) openSource(ctx context.Context, s config.Source, owners map[string
 				return fmt.Errorf("the path %s is that of source %s already: choose another", path, owner)
 			}
 			owners[path] = s.Name
-			opened.doors[path] = d.Handler
+			opened.doors[path] = d
 			return nil
 		},
 	})
