@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"strings"
 	"sync"
@@ -151,15 +152,18 @@ func (g *gate) enter() bus.Publisher {
 	return g.pub
 }
 
+// errResting is the answer of a closed gate.
+var errResting = fmt.Errorf("%w: the source is paused or is being started", bus.ErrClosed)
+
 // Publish is bus.Publisher.
 func (g *gate) Publish(ctx context.Context, events ...bus.Event) ([]bus.Result, error) {
 	pub := g.enter()
 	if pub == nil {
 		results := make([]bus.Result, len(events))
 		for i := range results {
-			results[i].Err = bus.ErrClosed
+			results[i].Err = errResting
 		}
-		return results, bus.ErrClosed
+		return results, errResting
 	}
 	defer g.through.Done()
 	return pub.Publish(ctx, events...)

@@ -100,6 +100,9 @@ func badStore(ctx context.Context, err error) *problem {
 	case errors.Is(err, bus.ErrFull):
 		p.Status, p.outcome, p.after = http.StatusInsufficientStorage, Full, 30
 		p.Detail = "the store is full: send the event again when space was made"
+	case errors.Is(err, errResting):
+		p.outcome, p.after = Closed, 10
+		p.Detail = "this source is paused or is being started: send the event again a little later"
 	case errors.Is(err, bus.ErrClosed):
 		p.outcome, p.after = Closed, 2
 		p.Detail = "the bus is shutting down: send the event again in a moment"

@@ -12,6 +12,7 @@ import (
 
 // Redrive says which dead letters are delivered again, and how.
 type Redrive struct {
+	Source  string          `json:"source,omitempty"` // of what a source rejected: it can be chosen, and not redriven
 	Sink    string          `json:"sink,omitempty"`
 	Rule    string          `json:"rule,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
@@ -32,7 +33,7 @@ type Redrive struct {
 func (r Redrive) Filter() (DeadLetterFilter, error) {
 	set, err := compilePattern(r.Pattern)
 	return DeadLetterFilter{
-		Sink: r.Sink, Rule: r.Rule, Reason: r.Reason, Since: r.Since, Until: r.Until, Pattern: set, IDs: r.IDs,
+		Source: r.Source, Sink: r.Sink, Rule: r.Rule, Reason: r.Reason, Since: r.Since, Until: r.Until, Pattern: set, IDs: r.IDs,
 	}, err
 }
 

@@ -28,6 +28,8 @@ type Options struct {
 	Gather prometheus.Gatherer
 	View   func() *View
 	Reload func(context.Context) Reload
+	// Sources are the ways in.
+	Sources SourceControl
 	// KeepAlive is how often a tail without news sends an empty line; 15 s when 0.
 	KeepAlive time.Duration
 }

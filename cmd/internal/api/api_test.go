@@ -13,6 +13,7 @@ import (
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/app"
 	"sluice/cmd/internal/app/apptest"
+	"sluice/sources"
 )
 
 // start runs a bus with a rule for orders, of which those over 100 fail, and
@@ -27,6 +28,8 @@ func start(t *testing.T, change ...func(*app.Options)) (*apptest.Node, *apptest.
 	})
 	n := apptest.Start(t, fmt.Sprintf(`
 dedup: {window: 1h}
+sources:
+  orders: {http: {path: /in/orders}}
 sinks:
   hook: {http: {url: %q}}
   spare: {http: {url: %q}}
@@ -68,6 +71,7 @@ func TestAnswers(t *testing.T) {
 	testRules(t, n)
 	testDeadLetters(t, n, f)
 	testEvents(t, n)
+	testSources(t, n)
 	var reload struct{ OK bool }
 	if n.Post("/api/v1/reload", "{}", &reload); !reload.OK {
 		t.Error("the reload failed")
@@ -97,6 +101,53 @@ func testSinks(t *testing.T, n *apptest.Node) {
 	}
 	if n.Post("/api/v1/sinks/spare/resume", "", &sink); sink.State != "active" {
 		t.Errorf("resumed: %+v", sink)
+	}
+}
+
+func testSources(t *testing.T, n *apptest.Node) {
+	t.Helper()
+	reject := sources.Rejected{ID: "9", Where: "line 9", Reason: "no JSON", Data: []byte("{")}
+	if err := n.Bus().Reject(t.Context(), "orders", reject.Event("orders"), reject.Reason); err != nil {
+		t.Fatal(err)
+	}
+	var list struct{ Sources []api.Source }
+	if n.Get("/api/v1/sources", &list); len(list.Sources) != 1 || list.Sources[0].State != api.SourceRunning || list.Sources[0].DeadLetters != 1 {
+		t.Errorf("sources: %+v", list)
+	}
+	var one api.Source
+	n.Post("/api/v1/sources/orders/pause", `{"note": "maintenance"}`, &one)
+	if n.Get("/api/v1/sources/orders", &one); one.Hold == nil || one.Hold.Note != "maintenance" {
+		t.Errorf("paused: %+v", one)
+	}
+	apptest.Eventually(t, "it takes nothing", func() bool {
+		a := n.PublishTo("/in/orders", "p1", "order.made", `{}`)
+		return a.Status == http.StatusServiceUnavailable && strings.Contains(string(a.Body), "paused")
+	})
+	n.Post("/api/v1/sources/orders/resume", "", &one)
+	apptest.Eventually(t, "it takes events", func() bool { return n.PublishTo("/in/orders", "p1", "unmatched", `{}`).Status == http.StatusAccepted })
+	one = api.Source{}
+	if n.Get("/api/v1/sources/orders", &one); one.Hold != nil || one.Accepted != 1 || one.Refused["closed"] == 0 || one.LastEvent.IsZero() {
+		t.Errorf("resumed: %+v", one)
+	}
+	for _, path := range []string{"/api/v1/sources/none", "/api/v1/sources/none/pause"} {
+		method := map[bool]string{true: "POST", false: "GET"}[strings.HasSuffix(path, "pause")]
+		if a := n.Do(method, path, ""); a.Status != http.StatusNotFound {
+			t.Errorf("%s: %d", path, a.Status)
+		}
+	}
+	var letters struct {
+		DeadLetters []struct{ ID, Source, Sink, Reason string } `json:"dead_letters"`
+	}
+	n.Get("/api/v1/dead-letters?source=orders", &letters)
+	if len(letters.DeadLetters) != 1 || letters.DeadLetters[0].Reason != "malformed" || letters.DeadLetters[0].Sink != "" {
+		t.Errorf("what it rejected: %+v", letters)
+	}
+	if a := n.Do("POST", "/api/v1/dead-letters/redrive", `{"source": "orders"}`); a.Status != http.StatusBadRequest {
+		t.Errorf("redriving what is no event: %d %s", a.Status, a.Body)
+	}
+	var purged struct{ Removed int }
+	if n.Post("/api/v1/dead-letters/purge", `{"source": "orders"}`, &purged); purged.Removed != 1 {
+		t.Errorf("purged: %+v", purged)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 type deadLetter struct {
 	ID            string          `json:"id"`
 	DeliveryID    string          `json:"delivery_id"`
+	Source        string          `json:"source,omitempty"` // of what a source rejected; it has no sink and no rule
 	Sink          string          `json:"sink"`
 	Rule          string          `json:"rule"`
 	Reason        string          `json:"reason"`
@@ -37,7 +38,7 @@ type attempt struct {
 
 func showDead(d *dispatch.DeadLetter) deadLetter {
 	shown := deadLetter{
-		ID: d.ID, DeliveryID: d.DeliveryID, Sink: d.Sink, Rule: d.Rule, Reason: d.Reason, ConfigVersion: d.Config,
+		ID: d.ID, DeliveryID: d.DeliveryID, Source: d.Source, Sink: d.Sink, Rule: d.Rule, Reason: d.Reason, ConfigVersion: d.Config,
 		Accepted: d.Accepted, Died: d.Died, Attempts: []attempt{}, Event: eventJSON(d.Event),
 	}
 	for _, at := range d.Attempts {
@@ -56,6 +57,7 @@ func eventJSON(e bus.Event) json.RawMessage { return e.AppendJSON(make([]byte, 0
 
 // deadFilter is how dead letters are chosen, in a query and in a body.
 type deadFilter struct {
+	Source  string          `json:"source"` // the source that rejected it
 	Sink    string          `json:"sink"`
 	Rule    string          `json:"rule"`
 	Reason  string          `json:"reason"`
@@ -66,7 +68,7 @@ type deadFilter struct {
 }
 
 func (f *deadFilter) empty() bool {
-	return f.Sink == "" && f.Rule == "" && f.Reason == "" && f.Since == "" && f.Until == "" &&
+	return f.Source == "" && f.Sink == "" && f.Rule == "" && f.Reason == "" && f.Since == "" && f.Until == "" &&
 		len(orNone(f.Pattern)) == 0 && len(f.IDs) == 0
 }
 
@@ -85,12 +87,12 @@ func (a *api) choice(f deadFilter) (dispatch.Redrive, error) {
 		}
 	}
 	return dispatch.Redrive{
-		Sink: f.Sink, Rule: f.Rule, Reason: f.Reason, Since: since, Until: until, Pattern: orNone(f.Pattern), IDs: f.IDs,
+		Source: f.Source, Sink: f.Sink, Rule: f.Rule, Reason: f.Reason, Since: since, Until: until, Pattern: orNone(f.Pattern), IDs: f.IDs,
 	}, nil
 }
 
 func (a *api) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
-	q, err := queryOf(r, "sink", "rule", "reason", "since", "until", "pattern", "id", "limit", "from")
+	q, err := queryOf(r, "source", "sink", "rule", "reason", "since", "until", "pattern", "id", "limit", "from")
 	if err != nil {
 		return err
 	}
@@ -103,7 +105,7 @@ func (a *api) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	choice, err := a.choice(deadFilter{
-		Sink: q.Get("sink"), Rule: q.Get("rule"), Reason: q.Get("reason"), Since: q.Get("since"), Until: q.Get("until"),
+		Source: q.Get("source"), Sink: q.Get("sink"), Rule: q.Get("rule"), Reason: q.Get("reason"), Since: q.Get("since"), Until: q.Get("until"),
 		Pattern: json.RawMessage(q.Get("pattern")), IDs: q.Values["id"],
 	})
 	if err != nil {
@@ -172,7 +174,7 @@ func (a *api) purge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.Log.Info("dead letters purged", "sink", body.Sink, "rule", body.Rule, "reason", body.Reason, "removed", removed)
+	a.Log.Info("dead letters purged", "source", body.Source, "sink", body.Sink, "rule", body.Rule, "reason", body.Reason, "removed", removed)
 	return writeJSON(w, http.StatusOK, map[string]int{"removed": removed})
 }
 
@@ -205,6 +207,9 @@ func (a *api) redrive(w http.ResponseWriter, r *http.Request) error {
 	}
 	choice.To, choice.Reroute, choice.Rate = body.To, body.Reroute, body.Rate
 	choice.Limit, choice.Canary, choice.DryRun = body.Limit, body.Canary, body.DryRun
+	if body.Source != "" {
+		return refuse(http.StatusBadRequest, "what source %s rejected is no event: it cannot be redriven; mend what sends it, and send it again", body.Source)
+	}
 	job, err := a.Bus.Redrive(r.Context(), choice)
 	if err != nil {
 		return err

@@ -29,6 +29,11 @@ func (a *api) routes() []route {
 		{"POST", v1 + "/sinks/{name}/pause", Admin, a.pauseSink},
 		{"POST", v1 + "/sinks/{name}/resume", Admin, a.resumeSink},
 
+		{"GET", v1 + "/sources", Admin, a.listSources},
+		{"GET", v1 + "/sources/{name}", Admin, a.showSource},
+		{"POST", v1 + "/sources/{name}/pause", Admin, a.pauseSource},
+		{"POST", v1 + "/sources/{name}/resume", Admin, a.resumeSource},
+
 		{"GET", v1 + "/rules", Admin, a.listRules},
 		{"POST", v1 + "/match", Admin, a.match},
 		{"POST", v1 + "/explain", Admin, a.explain},

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"path/filepath"
 	"sync"
@@ -21,7 +20,6 @@ import (
 	"sluice/bus/memlog"
 	"sluice/cmd/internal/api"
 	"sluice/config"
-	"sluice/sources"
 )
 
 // Options are what an App is made of. Path or Config has to be given.
@@ -61,6 +59,7 @@ type App struct {
 	change  sync.Mutex
 	sources map[string]*source
 	stopped bool
+	running atomic.Pointer[map[string]*source] // what sources is, for those who only look
 
 	background sync.WaitGroup // the watcher
 	cancel     context.CancelFunc
@@ -81,6 +80,7 @@ func New(opts Options) (*App, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &App{opts: opts, log: opts.Log, metrics: newMetrics(opts.Version), sources: map[string]*source{}, failed: make(chan error, 1)}
+	a.metrics.registry.MustRegister(sourceCollector{a.Sources})
 	a.seen = a.fingerprint()
 	cfg, err := a.load()
 	if err != nil {
@@ -201,7 +201,8 @@ func (a *App) startBus(ctx context.Context) (err error) {
 // serve begins to listen. Until the sources run, their paths answer 503.
 func (a *App) serve(context.Context) (err error) {
 	handler := api.New(api.Options{
-		Bus: a.bus, Store: a.store, Log: a.log, Gather: a.metrics.registry, View: a.view.Load, Reload: a.Reload, KeepAlive: a.opts.KeepAlive,
+		Bus: a.bus, Store: a.store, Log: a.log, Gather: a.metrics.registry, View: a.view.Load, Reload: a.Reload,
+		Sources: a, KeepAlive: a.opts.KeepAlive,
 	})
 	a.server, err = listen(a.listenOn(a.first), a.first.Server, handler, a.log)
 	if err != nil {
@@ -244,13 +245,4 @@ func (a *App) update(change func(*api.View)) {
 			return
 		}
 	}
-}
-
-// doorsOf are the paths of sources.
-func doorsOf(running map[string]*source) map[string]sources.Door {
-	doors := map[string]sources.Door{}
-	for _, s := range running {
-		maps.Copy(doors, s.doors)
-	}
-	return doors
 }

@@ -2,17 +2,13 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net/http"
-	"runtime/debug"
+	"path/filepath"
 	"sync"
 	"time"
 
-	"sluice/bus"
 	"sluice/cmd/internal/api"
 	"sluice/config"
 	"sluice/sources"
@@ -31,15 +27,6 @@ func (a *App) door(l config.Limits) http.Handler {
 		},
 		Observe: a.metrics.observe(ingestSource),
 	})
-}
-
-// source is one source of the config, and the goroutine that runs it.
-type source struct {
-	name   string
-	run    sources.Source
-	doors  map[string]sources.Door // the paths it has taken
-	cancel context.CancelFunc      // nil until it runs
-	done   chan struct{}
 }
 
 // openSources gives the sources of a config: those that fresh names are opened,
@@ -69,71 +56,78 @@ func (a *App) openSources(ctx context.Context, cfg *config.Config, fresh map[str
 	return next, nil
 }
 
-func (a *App) openSource(ctx context.Context, s config.Source, owners map[string]string) (_ *source, err error) {
-	opened := &source{name: s.Name, doors: map[string]sources.Door{}, done: make(chan struct{})}
-	opened.run, err = s.Settings.Open(ctx, sources.Env{
-		Name: s.Name, Log: a.log.With("source", s.Name), Observe: a.metrics.observe(s.Name),
+func (a *App) openSource(ctx context.Context, s config.Source, owners map[string]string) (*source, error) {
+	opened := newSource(s.Name, s.Kind, a.log.With("source", s.Name))
+	opened.pub = a.bus.Publisher(s.Name)
+	opened.restarted = a.metrics.restarts.WithLabelValues(s.Name).Inc
+	opened.deadLetters = func() int { return a.bus.Rejections(s.Name) }
+	opened.hold.state = sourceState{a.store, holdPrefix}
+	if err := opened.hold.load(ctx, s.Name); err != nil {
+		return nil, err
+	}
+	count := a.metrics.observe(s.Name)
+	env := sources.Env{
+		Name: s.Name, Log: opened.log, State: sourceState{a.store, statePrefix + s.Name + "."}, Report: opened.report,
+		Observe: func(outcome sources.Outcome, events int) {
+			count(outcome, events)
+			opened.observe(outcome, events)
+		},
+		Reject: func(ctx context.Context, r sources.Rejected) error {
+			opened.log.Warn("input that is no event becomes a dead letter", "event_id", r.ID, "where", r.Where, "reason", r.Reason)
+			return a.bus.Reject(ctx, s.Name, r.Event(s.Name), r.Reason)
+		},
 		Handle: func(d sources.Door) error {
-			path := d.Path
-			if api.Reserved(path) {
-				return fmt.Errorf("the path %s is the bus's own: choose another, such as /in%s", path, path)
+			if api.Reserved(d.Path) {
+				return fmt.Errorf("the path %s is the bus's own: choose another, such as /in%s", d.Path, d.Path)
 			}
-			if owner, taken := owners[path]; taken {
-				return fmt.Errorf("the path %s is that of source %s already: choose another", path, owner)
+			if owner, taken := owners[d.Path]; taken {
+				return fmt.Errorf("the path %s is that of source %s already: choose another", d.Path, owner)
 			}
-			owners[path] = s.Name
-			opened.doors[path] = d
+			owners[d.Path] = s.Name
+			opened.doors[d.Path] = d
 			return nil
 		},
-	})
+	}
+	if dir := a.Dir(); dir != "" {
+		env.Dir = filepath.Join(dir, "sources", s.Name)
+	}
+	var err error
+	opened.run, err = s.Settings.Open(ctx, env)
 	return opened, err
 }
 
-// swapSources brings opened sources into force: the new ones run before the old
-// ones end, so that no path is without a door.
+// swapSources brings opened sources into force. Those with a door run before the
+// ones they replace end, so that no path is without; the others start afterwards,
+// because two of them may want the same port or the same place in a stream.
 func (a *App) swapSources(next map[string]*source) {
 	for _, s := range next {
-		if s.cancel == nil {
-			a.startSource(s)
+		if !s.started() && len(s.doors) > 0 {
+			s.start()
 		}
 	}
 	old := a.sources
 	a.sources = next
+	a.running.Store(&next)
 	a.update(func(v *api.View) { v.Doors = doorsOf(next) })
-	maps.DeleteFunc(old, func(name string, s *source) bool { return next[name] == s })
+	gone := maps.Clone(old)
+	maps.DeleteFunc(gone, func(name string, s *source) bool { return next[name] == s })
 	limit, cancel := context.WithTimeout(context.Background(), time.Duration(a.Config().Server.DrainTimeout))
 	defer cancel()
-	a.endSources(limit, old)
-}
-
-func (a *App) startSource(s *source) {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
-	pub := a.bus.Publisher(s.name)
-	log := a.log.With("source", s.name)
-	restarts := a.metrics.restarts.WithLabelValues(s.name)
-	go func() {
-		defer close(s.done)
-		supervise(ctx, s.run, pub, log, restarts.Inc)
-	}()
-	if r, ok := s.run.(sources.Readier); ok {
-		late := time.NewTimer(readyPatience)
-		defer late.Stop()
-		select {
-		case <-r.Ready():
-		case <-late.C:
-			log.Warn("the source does not get ready; going on without it")
+	a.endSources(limit, gone)
+	for _, s := range next {
+		if !s.started() {
+			s.start()
 		}
 	}
 }
-
-// readyPatience is how long a source may take until its path leads to it.
-const readyPatience = 5 * time.Second
 
 // endSources ends sources, and waits for them until ctx ends.
 func (a *App) endSources(ctx context.Context, sources map[string]*source) {
 	var all sync.WaitGroup
 	for _, s := range sources {
+		if !s.started() {
+			continue
+		}
 		s.cancel()
 		all.Go(func() {
 			select {
@@ -146,56 +140,11 @@ func (a *App) endSources(ctx context.Context, sources map[string]*source) {
 	all.Wait()
 }
 
-// How long a source that failed is left alone: longer each time, unless it has
-// run well for a while.
-const (
-	restartFirst = time.Second
-	restartMax   = time.Minute
-	restartFresh = 10 * time.Minute
-)
-
-var errEnded = errors.New("it ended by itself")
-
-// supervise runs a source until ctx ends, and starts it again when it fails.
-func supervise(ctx context.Context, s sources.Source, pub bus.Publisher, log *slog.Logger, restarted func()) {
-	wait := restartFirst
-	for ctx.Err() == nil {
-		start := time.Now()
-		err := runSource(ctx, s, pub)
-		if ctx.Err() != nil {
-			if err != nil {
-				log.Warn("the source ended with an error", "err", err)
-			}
-			return
-		}
-		if time.Since(start) > restartFresh {
-			wait = restartFirst
-		}
-		// Not all sources that one outage has stopped should come back at once.
-		pause := wait/2 + rand.N(wait/2+1)
-		log.Error("the source failed; it is started again", "err", err, "after", pause.Round(time.Millisecond))
-		restarted()
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-		wait = min(2*wait, restartMax)
+// doorsOf are the paths of sources.
+func doorsOf(all map[string]*source) map[string]sources.Door {
+	doors := map[string]sources.Door{}
+	for _, s := range all {
+		maps.Copy(doors, s.doors)
 	}
-}
-
-func runSource(ctx context.Context, s sources.Source, pub bus.Publisher) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("it panicked: %v\n%s", p, debug.Stack())
-		}
-	}()
-	if err = s.Run(ctx, pub); err == nil {
-		err = errEnded
-	}
-	if ctx.Err() != nil && errors.Is(err, errEnded) {
-		return nil
-	}
-	return err
+	return doors
 }

@@ -10,8 +10,21 @@ import (
 	"time"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
+	"sluice/bus/memlog"
+	"sluice/cmd/internal/api"
 	"sluice/sources"
 )
+
+func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// memoryHold is a hold that can be set.
+func memoryHold(t *testing.T, s *source) {
+	t.Helper()
+	store := memlog.New(memlog.Options{})
+	t.Cleanup(func() { _ = store.Close() })
+	s.hold.state = sourceState{store, holdPrefix}
+}
 
 // A source that fails is started again, after a pause that grows.
 func TestSupervise(t *testing.T) {
@@ -19,7 +32,8 @@ func TestSupervise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var starts []time.Time
-		source := runFunc(func(ctx context.Context) error {
+		s := newSource("s", "k", silent())
+		s.run = runFunc(func(ctx context.Context) error {
 			starts = append(starts, time.Now())
 			switch len(starts) {
 			case 1:
@@ -35,13 +49,21 @@ func TestSupervise(t *testing.T) {
 			return errors.New("again")
 		})
 		restarts := 0
+		s.restarted = func() { restarts++ }
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			supervise(ctx, source, nil, slog.New(slog.DiscardHandler), func() { restarts++ })
+			s.supervise(ctx)
 		}()
+		synctest.Wait()
+		if got := s.status(); got.State != api.SourceFailed || got.LastError != "no connection" || !got.NextStart.After(time.Now()) {
+			t.Errorf("after the first failure: %+v", got)
+		}
 		<-time.After(time.Minute) // of the bubble's clock
 		synctest.Wait()
+		if got := s.status(); got.State != api.SourceRunning || got.Restarts != 4 {
+			t.Errorf("in the end: %+v", got)
+		}
 		cancel()
 		<-done
 		if len(starts) != 5 || restarts != 4 {
@@ -52,6 +74,77 @@ func TestSupervise(t *testing.T) {
 				t.Errorf("pause %d is %v, want about %v", i, pause, wait)
 			}
 		}
+		if got := s.status(); got.State != api.SourceStopped {
+			t.Errorf("afterwards: %+v", got)
+		}
+	})
+}
+
+// A paused source does not run, and one that failed is started at once when it is
+// paused and resumed. Trouble that it reports shows.
+func TestPausedSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := newSource("s", "k", silent())
+		memoryHold(t, s)
+		runs, running, fail := 0, 0, false
+		s.run = runFunc(func(ctx context.Context) error {
+			runs++
+			running++
+			defer func() { running-- }()
+			if fail {
+				return errors.New("no luck")
+			}
+			<-ctx.Done()
+			return nil
+		})
+		hold := func(h *dispatch.Hold) {
+			if err := s.hold.set(ctx, "s", h); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		hold(&dispatch.Hold{Reason: dispatch.HoldPaused, Note: "wait"})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.supervise(ctx)
+		}()
+		synctest.Wait()
+		if got := s.status(); runs != 0 || got.State != api.SourcePaused || got.Hold.Note != "wait" {
+			t.Errorf("paused: %d runs, %+v", runs, got)
+		}
+		again := newSource("s", "k", silent())
+		again.hold.state = s.hold.state
+		if err := again.hold.load(ctx, "s"); err != nil || !again.hold.held() {
+			t.Errorf("after a restart: %v", err)
+		}
+		hold(nil)
+		if got := s.status(); running != 1 || got.State != api.SourceRunning || got.Hold != nil {
+			t.Errorf("resumed: %d running, %+v", running, got)
+		}
+		s.report(errors.New("no connection"))
+		if got := s.status(); got.State != api.SourceDegraded || got.LastError != "no connection" {
+			t.Errorf("in trouble: %+v", got)
+		}
+		s.report(nil)
+		fail = true
+		hold(&dispatch.Hold{Reason: dispatch.HoldPaused})
+		if got := s.status(); running != 0 || got.State != api.SourcePaused || got.Restarts != 0 {
+			t.Errorf("paused again: %d running, %+v", running, got)
+		}
+		hold(nil)
+		if got := s.status(); runs != 2 || got.State != api.SourceFailed {
+			t.Errorf("failed: %d runs, %+v", runs, got)
+		}
+		fail = false
+		hold(nil)
+		if got := s.status(); runs != 3 || got.State != api.SourceRunning {
+			t.Errorf("resumed while it waited: %d runs, %+v", runs, got)
+		}
+		cancel()
+		<-done
 	})
 }
 

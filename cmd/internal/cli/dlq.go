@@ -21,8 +21,8 @@ func newDlqLsCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [ID...]",
 		Short: "List dead letters, oldest first.",
-		Long: `List dead letters, oldest first: deliveries that were given up. Flags and ids choose; what
-is named must all hold.`,
+		Long: `List dead letters, oldest first: deliveries that were given up, and input of sources that
+could not become an event. Flags and ids choose; what is named must all hold.`,
 		Example: `  sluice dlq ls
   sluice dlq ls --sink thumbs --since 24h --pattern '{"type": ["order.created"]}'`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -61,7 +61,7 @@ func (e *env) listLetters(l listing) error {
 		if n := len(d.Attempts); n > 0 {
 			last = d.Attempts[n-1].said()
 		}
-		t.add(d.ID, ago(e.now(), d.Died), d.Sink, d.Rule, d.Reason, len(d.Attempts), ev.ID, ev.Type, last)
+		t.add(d.ID, ago(e.now(), d.Died), d.place(), d.Rule, d.Reason, len(d.Attempts), ev.ID, ev.Type, last)
 	}
 	if len(l.items) == 0 {
 		e.note("no dead letters")
@@ -70,6 +70,14 @@ func (e *env) listLetters(l listing) error {
 	err := t.print(e.stdout)
 	l.more(e)
 	return err
+}
+
+// place is where it was given up: a sink, or a source.
+func (d deadLetterDoc) place() string {
+	if d.Source != "" {
+		return "source " + d.Source
+	}
+	return d.Sink
 }
 
 // said is what an attempt came to, in a few words.
@@ -114,8 +122,12 @@ func (e *env) showLetter(d deadLetterDoc) error {
 	t := newTable()
 	t.add("dead letter", d.ID)
 	t.add("reason", d.Reason)
-	t.add("sink", d.Sink)
-	t.add("rule", d.Rule)
+	if d.Source != "" {
+		t.add("source", d.Source)
+	} else {
+		t.add("sink", d.Sink)
+		t.add("rule", d.Rule)
+	}
 	t.add("accepted", stamp(d.Accepted)+" ("+ago(e.now(), d.Accepted)+")")
 	t.add("died", stamp(d.Died)+" ("+ago(e.now(), d.Died)+")")
 	t.add("delivery", d.DeliveryID)

@@ -137,10 +137,11 @@ func setTime(v url.Values, name string, t time.Time) {
 // letterChoice are the flags that choose dead letters.
 type letterChoice struct {
 	choice
-	sink, rule, reason string
+	source, sink, rule, reason string
 }
 
 func (c *letterChoice) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.source, "source", "", "only input that this `source` rejected")
 	cmd.Flags().StringVar(&c.sink, "sink", "", "only those of this `sink`")
 	cmd.Flags().StringVar(&c.rule, "rule", "", "only those of this `rule`")
 	cmd.Flags().StringVar(&c.reason, "reason", "", "only those with this `reason`: "+join(dispatch.DeadLetterReasons(), ""))
@@ -150,6 +151,7 @@ func (c *letterChoice) flags(cmd *cobra.Command) {
 // query is the choice as parameters of a URL.
 func (c *letterChoice) query(e *env, ids []string) (url.Values, error) {
 	v, err := c.choice.query(e)
+	setText(v, "source", c.source)
 	setText(v, "sink", c.sink)
 	setText(v, "rule", c.rule)
 	setText(v, "reason", c.reason)
@@ -161,7 +163,7 @@ func (c *letterChoice) query(e *env, ids []string) (url.Values, error) {
 
 // redrive puts the choice into a redrive, whose JSON is what the API takes.
 func (c *letterChoice) redrive(e *env, ids []string, r *dispatch.Redrive) (err error) {
-	r.Sink, r.Rule, r.Reason, r.IDs = c.sink, c.rule, c.reason, ids
+	r.Source, r.Sink, r.Rule, r.Reason, r.IDs = c.source, c.sink, c.rule, c.reason, ids
 	r.Since, r.Until, r.Pattern, err = c.check(e)
 	return err
 }

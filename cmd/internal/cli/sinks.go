@@ -135,19 +135,25 @@ func newSinksResumeCommand(e *env) *cobra.Command {
 }
 
 func (e *env) holdSink(c *cobra.Command, name, verb, done string, body map[string]string) error {
-	api, err := e.client()
-	if err != nil {
-		return err
-	}
-	doc, err := api.post(c.Context(), "api/v1/sinks/"+url.PathEscape(name)+"/"+verb, body)
+	s, err := hold[sinkDoc](e, c, "sinks", name, verb, body)
 	if err != nil || e.json() {
-		return e.printOr(doc, err)
-	}
-	s, err := decode[sinkDoc](doc, nil)
-	if err != nil {
 		return err
 	}
 	waiting := s.Queued + s.Backlog + s.Retries
 	e.printf("%s %s: %d waiting\n", done, name, waiting)
 	return nil
+}
+
+// hold pauses or resumes a sink or a source, and gives how it is doing then; -o json
+// has printed that already.
+func hold[T any](e *env, c *cobra.Command, section, name, verb string, body map[string]string) (now T, err error) {
+	api, err := e.client()
+	if err != nil {
+		return now, err
+	}
+	doc, err := api.post(c.Context(), "api/v1/"+section+"/"+url.PathEscape(name)+"/"+verb, body)
+	if err != nil || e.json() {
+		return now, e.printOr(doc, err)
+	}
+	return decode[T](doc, nil)
 }

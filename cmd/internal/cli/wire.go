@@ -48,6 +48,7 @@ type ruleDoc struct {
 type deadLetterDoc struct {
 	ID            string          `json:"id"`
 	DeliveryID    string          `json:"delivery_id"`
+	Source        string          `json:"source"`
 	Sink          string          `json:"sink"`
 	Rule          string          `json:"rule"`
 	Reason        string          `json:"reason"`
