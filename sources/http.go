@@ -70,15 +70,7 @@ func NewHTTP() *HTTP { return &HTTP{Limits: DefaultLimits()} }
 
 // Validate is Settings.Validate.
 func (s *HTTP) Validate() []value.Fault {
-	var faults []value.Fault
-	switch {
-	case s.Path == "":
-		faults = append(faults, value.Fault{Key: "path", Msg: "is missing: give the path that events are POSTed to, such as /in/orders"})
-	case !strings.HasPrefix(s.Path, "/") || path.Clean(s.Path) != s.Path:
-		faults = append(faults, value.Fault{Key: "path", Msg: "is not a clean absolute path: write one such as /in/orders"})
-	case strings.ContainsAny(s.Path, "{}?# \t"):
-		faults = append(faults, value.Fault{Key: "path", Msg: "holds one of { } ? # or a space: write a plain path such as /in/orders"})
-	}
+	faults := pathFaults(s.Path)
 	for _, size := range []struct {
 		key string
 		n   int64
@@ -91,6 +83,19 @@ func (s *HTTP) Validate() []value.Fault {
 		faults = append(faults, value.Fault{Key: "limits.batch", Msg: "is smaller than limits.event: a batch of one event could not be sent"})
 	}
 	return faults
+}
+
+// pathFaults says why a door cannot have that path.
+func pathFaults(p string) []value.Fault {
+	switch {
+	case p == "":
+		return []value.Fault{{Key: "path", Msg: "is missing: give the path that events are POSTed to, such as /in/orders"}}
+	case !strings.HasPrefix(p, "/") || path.Clean(p) != p:
+		return []value.Fault{{Key: "path", Msg: "is not a clean absolute path: write one such as /in/orders"}}
+	case strings.ContainsAny(p, "{}?# \t"):
+		return []value.Fault{{Key: "path", Msg: "holds one of { } ? # or a space: write a plain path such as /in/orders"}}
+	}
+	return nil
 }
 
 // Open is Settings.Open. The path answers 503 until the source runs and after.

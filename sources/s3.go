@@ -2,20 +2,39 @@ package sources
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"sluice/config/value"
 )
 
 // S3 are the settings of the s3 source: one of Path, Serve and Poll.
 type S3 struct {
-	Path  string   `yaml:"path" doc:"The path that an object store sends its notifications to, such as /in/uploads."`
-	Serve *S3Serve `yaml:"serve" doc:"Instead of path: an S3 endpoint of the bus's own, whose uploads become events."`
-	Poll  *S3Poll  `yaml:"poll" doc:"Instead of path: a bucket of any S3 API that is listed from time to time."`
+	Path   string   `yaml:"path" doc:"The path that an object store sends its notifications to, such as /in/uploads."`
+	Flavor string   `yaml:"flavor" enum:"auto,aws,minio,versitygw,ceph,rustfs" doc:"Who sends the notifications, which decides how keys are decoded. auto finds out from each record."`
+	Auth   S3Auth   `yaml:"auth" doc:"How senders of notifications prove who they are. Without it the listener asks for a token as for /events."`
+	SNS    S3SNS    `yaml:"sns" doc:"Notifications that come through Amazon SNS."`
+	Serve  *S3Serve `yaml:"serve" doc:"Instead of path: an S3 endpoint of the bus's own, whose uploads become events."`
+	Poll   *S3Poll  `yaml:"poll" doc:"Instead of path: a bucket of any S3 API that is listed from time to time."`
+}
+
+// S3Auth is how senders of notifications prove who they are.
+type S3Auth struct {
+	Bearer value.Secret `yaml:"bearer" doc:"The token they send as Authorization: Bearer, or as the password in the URL when they can do only that."`
+}
+
+// S3SNS says which messages of Amazon SNS are taken.
+type S3SNS struct {
+	Topics []string `yaml:"topics" doc:"The ARNs of the topics whose signed messages are taken and whose subscriptions are confirmed. Without it none are."`
+	Hosts  []string `yaml:"hosts" doc:"Hosts, with a port where it is not 443, that certificates and confirmations may come from besides those of AWS, over https."`
 }
 
 // NewS3 returns the settings with their defaults.
-func NewS3() *S3 { return &S3{} }
+func NewS3() *S3 { return &S3{Flavor: flavorAuto} }
 
 // Validate is Settings.Validate.
 func (s *S3) Validate() []value.Fault {
@@ -23,6 +42,7 @@ func (s *S3) Validate() []value.Fault {
 	ways := 0
 	if s.Path != "" {
 		ways++
+		faults = append(faults, pathFaults(s.Path)...)
 	}
 	if s.Serve != nil {
 		ways++
@@ -33,7 +53,42 @@ func (s *S3) Validate() []value.Fault {
 		faults = append(faults, under("poll", s.Poll.Validate())...)
 	}
 	if ways != 1 {
-		faults = append(faults, value.Fault{Msg: "needs one of path (notifications come in), serve (an S3 endpoint) and poll (a bucket is listed)"})
+		faults = append(faults, value.Fault{Msg: "needs one of path (notifications come in), serve (an S3 endpoint) and poll (a bucket is listed), and only one"})
+	}
+	if !slices.Contains(flavors(), s.Flavor) {
+		faults = append(faults, value.Fault{Key: "flavor", Msg: fmt.Sprintf("%q is none: write one of %s", s.Flavor, strings.Join(flavors(), ", "))})
+	}
+	return append(faults, s.doorFaults()...)
+}
+
+// doorFaults finds what is wrong with the settings that belong to Path.
+func (s *S3) doorFaults() (faults []value.Fault) {
+	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+	if s.Path == "" {
+		const only = "is only for path: leave it out"
+		if s.Flavor != flavorAuto {
+			add("flavor", only)
+		}
+		if !s.Auth.Bearer.IsZero() {
+			add("auth", only)
+		}
+		if len(s.SNS.Topics)+len(s.SNS.Hosts) > 0 {
+			add("sns", only)
+		}
+		return faults
+	}
+	for i, topic := range s.SNS.Topics {
+		if parts := strings.Split(topic, ":"); len(parts) != 6 || parts[0] != "arn" || parts[2] != "sns" {
+			add(fmt.Sprintf("sns.topics[%d]", i), "is not the ARN of a topic, such as arn:aws:sns:eu-central-1:123456789012:uploads")
+		}
+	}
+	for i, host := range s.SNS.Hosts {
+		if host == "" || strings.ContainsAny(host, "/@?# ") {
+			add(fmt.Sprintf("sns.hosts[%d]", i), "is not a host: write it without a scheme and a path, such as sns.example.com:8443")
+		}
+	}
+	if len(s.SNS.Hosts) > 0 && len(s.SNS.Topics) == 0 {
+		add("sns.topics", "is missing: without topics no message of SNS is taken")
 	}
 	return faults
 }
@@ -41,7 +96,7 @@ func (s *S3) Validate() []value.Fault {
 // under puts a key before those of the faults.
 func under(key string, faults []value.Fault) []value.Fault {
 	for i := range faults {
-		faults[i].Key = key + "." + faults[i].Key
+		faults[i].Key = strings.TrimSuffix(key+"."+faults[i].Key, ".")
 	}
 	return faults
 }
@@ -54,5 +109,20 @@ func (s *S3) Open(ctx context.Context, env Env) (Source, error) {
 	case s.Poll != nil:
 		return s.Poll.open(ctx, env)
 	}
-	return nil, errors.New("notifications are not taken yet")
+	return s.openDoor(env, newSNSDoor(s.SNS.Topics, s.SNS.Hosts))
+}
+
+func (s *S3) openDoor(env Env, sns *snsDoor) (Source, error) {
+	const quiet = 10 * time.Second
+	src := &httpSource{ready: make(chan struct{})}
+	verifies := !s.Auth.Bearer.IsZero() || len(s.SNS.Topics) > 0
+	door := &s3Door{
+		handler: newHandler(&src.gate, HandlerOptions{Observe: env.Observe}),
+		gate:    &src.gate, env: &env, flavor: s.Flavor, token: s.Auth.Bearer, verify: verifies, sns: sns,
+		warn: rate.Sometimes{Interval: quiet},
+	}
+	if err := env.Handle(Door{Path: s.Path, Handler: door, Verifies: verifies}); err != nil {
+		return nil, err
+	}
+	return src, nil
 }
