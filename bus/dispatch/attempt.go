@@ -51,8 +51,8 @@ func (l *lane) guard(conf *laneConf, d *delivery, call func(context.Context) err
 // judge records an attempt, and does what the policy says. watch tells whether
 // the attempt says something about the sink that is not known yet.
 func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Duration, err error, watch bool) {
-	now := start.Add(took)
-	a := Attempt{At: start, Duration: took, Class: Class(err)}
+	now, wall := start.Add(took), l.d.now()
+	a := Attempt{At: wall.Add(-took), Duration: took, Class: Class(err)}
 	var answer *sinks.Error
 	if errors.As(err, &answer) {
 		a.Status, a.Answer = answer.Status, answer.Answer
@@ -63,7 +63,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	}
 	n := d.tried() + 1
 	l.ending(d, a)
-	after, verdict := conf.next(n, now.Sub(d.accepted), err)
+	after, verdict := conf.next(n, wall.Sub(d.accepted), err)
 	if watch {
 		l.metrics.attempt(a.Class, took)
 		l.observe(conf, verdict, a, n, err, now)
@@ -71,7 +71,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	l.d.fates.outcome(d, a, verdict, after, n)
 	switch verdict {
 	case Delivered:
-		l.metrics.delivered(d.rule, now.Sub(d.accepted))
+		l.metrics.delivered(d.rule, max(0, wall.Sub(d.accepted)))
 		l.end(d, &l.metrics.live.delivered)
 	case Discarded:
 		l.metrics.discarded(d.rule)
@@ -79,7 +79,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	case Again:
 		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "after", after.Round(time.Millisecond), "err", err)
-		l.d.retries.schedule(l, d, now.Add(after))
+		l.d.retries.schedule(l, d, after)
 	default:
 		l.log.Error("delivery given up: dead letter", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "reason", verdict.String(), "err", err)

@@ -41,7 +41,7 @@ type world struct {
 	cramped bool
 	poison  map[string]bool // rejected once: what comes of it later has no order
 	seen    *crashPoints
-	order   map[string]int  // the rank of each event within its key
+	order   map[string]int // the rank of each event within its key
 	a, b    *far
 }
 

@@ -108,7 +108,7 @@ const buryAgain = 10 * time.Second
 func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
 	m := dv.meta()
 	m.Due = time.Time{}
-	m.Reason, m.Died, m.Config = why.String(), time.Now(), d.routing.Load().version
+	m.Reason, m.Died, m.Config = why.String(), d.now(), d.routing.Load().version
 	durable := make(chan struct{})
 	rec := appendDelivery(nil, &m, dv.event)
 	err := d.deadWriter.submit(write{key: dv.sink, record: rec, done: func(_ bus.Position, _ int, err error) {

@@ -145,19 +145,24 @@ func (d *dedup) turn(now time.Time) {
 	}
 }
 
-// recover reads the events of the last window back from the log.
+// recover reads the events of the last window back from the log. now is the wall
+// clock, by which the log goes. When that was set back meanwhile, events seem to
+// come from the future: they count from now on.
 func (d *dedup) recover(ctx context.Context, stream bus.Stream, now time.Time) error {
 	from, err := stream.Since(ctx, now.Add(-d.window))
 	if err != nil {
 		return err
 	}
-	d.turned = now.Add(-d.window)
+	d.mu.Lock()
+	began := time.Now() // by the clock of the process, as everything here
+	d.turned = began.Add(-d.window)
+	d.mu.Unlock()
 	return eachPack(ctx, stream, max(from, 1), func(pack bus.Pack) bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for i, rec := range pack.Records {
 			if e, err := bus.DecodeRecord(rec); err == nil {
-				d.remember(d.sum(e), bus.Position{Seq: pack.Seq, Index: i}, pack.Time)
+				d.remember(d.sum(e), bus.Position{Seq: pack.Seq, Index: i}, began.Add(-max(0, now.Sub(pack.Time))))
 			}
 		}
 		return true

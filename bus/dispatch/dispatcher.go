@@ -30,7 +30,8 @@ type Dispatcher struct {
 	dirty   chan struct{} // a ledger has changed
 	fates   *fates
 	jobs    *jobs
-	dedup   *dedup // nil: every publish is stored
+	dedup   *dedup           // nil: every publish is stored
+	now     func() time.Time // the wall clock
 	passage passage
 
 	conserved atomic.Pointer[Conservation]
@@ -65,6 +66,10 @@ type Config struct {
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil: the metrics are not registered
 	Dedup    Dedup
+	// Clock is the wall clock, by which everything goes that outlives the process;
+	// nil is time.Now. What happens within the process goes by time.Now, which does
+	// not jump.
+	Clock func() time.Time
 }
 
 // Table is what a Dispatcher works with, and what a reload replaces.
@@ -104,6 +109,9 @@ func New(c Config) (*Dispatcher, error) {
 		store: c.Store, log: c.Log, metrics: newMetrics(), dedup: newDedup(c.Dedup),
 		dirty: make(chan struct{}, 1), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
+	}
+	if d.now = c.Clock; d.now == nil {
+		d.now = time.Now
 	}
 	d.events = d.newLedger(true)
 	d.routing.Store(&routing{Matcher: &Matcher{}})
@@ -151,7 +159,7 @@ func (d *Dispatcher) Start(ctx context.Context, t Table) error {
 	}
 	d.recovered = true
 	if d.dedup != nil {
-		if err := d.dedup.recover(ctx, d.router.stream, time.Now()); err != nil {
+		if err := d.dedup.recover(ctx, d.router.stream, d.now()); err != nil {
 			return fmt.Errorf("read back the events that dedup remembers: %w", err)
 		}
 	}

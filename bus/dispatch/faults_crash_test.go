@@ -39,7 +39,14 @@ type scriptStep struct {
 	do   func(*script)
 }
 
+// slowAppend is longer than the ledgers take to be saved: what is settled before
+// its new record is durable is then saved as settled, and lost by a crash.
+const slowAppend = 120 * time.Millisecond
+
 func (s *script) hook(_ context.Context, op memlog.Op) error {
+	if op.Name == memlog.OpAppend && op.When == memlog.Before {
+		<-time.After(slowAppend)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.crashAt) == 0 || s.crashed {

@@ -150,7 +150,7 @@ func (r *replaying) redelivery(event bus.Event) (out []outgoing, err error) {
 	}
 	for _, t := range to {
 		out = append(out, outgoing{t.lane, &delivery{
-			event: marked, id: deliveryID(event, t.rule, t.lane.name, r.job.ID), rule: t.rule, sink: t.lane.name, accepted: time.Now(),
+			event: marked, id: deliveryID(event, t.rule, t.lane.name, r.job.ID), rule: t.rule, sink: t.lane.name, accepted: d.now(),
 			shaped: d.routing.Load().shapes(t.rule),
 		}})
 	}

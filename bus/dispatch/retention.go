@@ -32,10 +32,10 @@ func (d *Dispatcher) keepRetention(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := d.trim(ctx, time.Now()); err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
+		if err := d.trim(ctx, d.now()); err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
 			d.log.Warn("cannot trim the log", "err", err)
 		}
-		if err := d.expireDeadLetters(ctx, time.Now()); err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
+		if err := d.expireDeadLetters(ctx, d.now()); err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrClosed) {
 			d.log.Warn("cannot remove old dead letters", "err", err)
 		}
 	}

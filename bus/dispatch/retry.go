@@ -27,7 +27,7 @@ type retries struct {
 
 // retry is one delivery that waits.
 type retry struct {
-	due    time.Time
+	due    time.Time // by the clock of the process, which is never set
 	pos    bus.Position
 	sink   string
 	d      *delivery // nil: read it when it is due
@@ -50,8 +50,9 @@ func newRetries(d *Dispatcher) *retries {
 
 // schedule makes a delivery durable as a retry and waits for that; then what
 // covered it before is settled, and it leaves its lane.
-func (r *retries) schedule(l *lane, d *delivery, due time.Time) {
-	d.due = due
+func (r *retries) schedule(l *lane, d *delivery, after time.Duration) {
+	due := time.Now().Add(after)
+	d.due = r.d.now().Add(after)
 	durable := make(chan struct{})
 	err := r.d.retryWriter.submit(write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
 		defer close(durable)
@@ -168,7 +169,7 @@ func (r *retries) run(ctx context.Context) {
 			r.bring(ctx, w)
 			continue
 		}
-		// The clock may be set while this sleeps: look at it now and then.
+		// The machine may sleep meanwhile: look at the clock now and then.
 		timer.Reset(min(in, time.Minute))
 		select {
 		case <-timer.C:
@@ -285,10 +286,17 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		l.mu.Lock()
 		l.metrics.entered(d.rule, fromStore)
 		l.queue.reserve(d)
-		r.add(retry{due: d.due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key})
+		due := time.Now().Add(left(d.due, pack.Time, r.d.now()))
+		r.add(retry{due: due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key})
 		l.mu.Unlock()
 	}
 	r.books.read(pack.Seq)
+}
+
+// left is how long a retry has still to wait that was stored at a time. The clock
+// may have been set back since: it never waits longer than it was meant to.
+func left(due, stored, now time.Time) time.Duration {
+	return max(0, min(due.Sub(now), due.Sub(stored)))
 }
 
 // retryHeap orders by time.

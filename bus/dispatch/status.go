@@ -55,7 +55,7 @@ func (l *lane) status() SinkStatus {
 	s.Backlog = l.depth + l.old + l.spilling + l.queue.apart
 	s.LastOK, s.LastError, s.LastErrorAt = l.lastOKAt, l.lastErr, l.lastErrAt
 	if s.Backlog > 0 && !l.oldest.IsZero() {
-		s.OldestAge = time.Since(l.oldest)
+		s.OldestAge = max(0, l.d.now().Sub(l.oldest))
 	}
 	if l.conf != nil {
 		s.Concurrency = l.limit()

@@ -6,7 +6,7 @@
 // what was durable at that instant, so a test can stop the world between any two
 // writes and look at what a restarted process would find.
 //
-// It starts no goroutine and no timer and reads no clock but time.Now, so it works
+// It starts no goroutine and no timer and reads no clock but time.Now, or Options.Clock, so it works
 // inside a testing/synctest bubble. It does not model a disk: an append is durable
 // at once and a removal is never undone.
 package memlog

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"sluice/bus"
 )
@@ -23,6 +24,8 @@ type Options struct {
 	MaxPack int
 	// Hook, if any, sees and fails operations.
 	Hook Hook
+	// Clock stamps the packs; nil is time.Now.
+	Clock func() time.Time
 }
 
 const (
@@ -52,6 +55,9 @@ var _ bus.Log = (*Log)(nil)
 func New(opts Options) *Log {
 	if opts.MaxPack <= 0 {
 		opts.MaxPack = defaultMaxPack
+	}
+	if opts.Clock == nil {
+		opts.Clock = time.Now
 	}
 	l := &Log{opts: opts, streams: map[string]*stream{}, state: map[string][]byte{}, done: make(chan struct{})}
 	for _, name := range bus.StreamNames() {

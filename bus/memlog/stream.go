@@ -43,7 +43,7 @@ func (s *stream) Append(ctx context.Context, key string, records [][]byte) (seq 
 			return fmt.Errorf("memlog: %s: %w", s.name, bus.ErrFull)
 		}
 		seq = s.next
-		s.push(&bus.Pack{Seq: seq, Key: key, Time: time.Now(), Records: clone(records, size)}, cost)
+		s.push(&bus.Pack{Seq: seq, Key: key, Time: s.log.opts.Clock(), Records: clone(records, size)}, cost)
 		return nil
 	})
 	if err != nil {
