@@ -66,6 +66,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"state/list", testStateKeys},
 		{"state/survives", testStateReopen},
 		{"state/bad keys", testStateBadKeys},
+		{"check/nothing is wrong", testCheck},
 		{"log/reopen", testReopen},
 		{"log/close", testClose},
 		{"log/close wakes readers", testCloseWakes},

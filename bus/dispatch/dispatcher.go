@@ -35,6 +35,7 @@ type Dispatcher struct {
 	passage passage
 
 	conserved atomic.Pointer[Conservation]
+	faults    []bus.Fault // of the store, that were found at the start
 
 	backlogStream, retryStream                          bus.Stream
 	backlogHead                                         uint64 // the last pack that was there at the start
@@ -194,17 +195,20 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 		return h, err
 	}
 	d.dead.head = h.dead.Last
+	backlog, err := d.backlogStream.Info(ctx)
+	if err != nil {
+		return h, err
+	}
+	d.backlogHead = backlog.Last
+	for w, info := range map[*writer]bus.StreamInfo{d.eventWriter: events, d.backlogWriter: backlog, d.retryWriter: h.retries, d.deadWriter: h.dead} {
+		w.head.Store(info.Last)
+	}
 	if err := d.restore(ctx); err != nil {
 		return h, err
 	}
 	if err := d.restoreHolds(ctx); err != nil {
 		return h, err
 	}
-	backlog, err := d.backlogStream.Info(ctx)
-	if err != nil {
-		return h, err
-	}
-	d.backlogHead = backlog.Last
 	waiting, err := d.backlogStream.Keys(ctx)
 	if err != nil {
 		return h, err

@@ -15,9 +15,9 @@ import (
 const (
 	// feedIdle is how long a feed that has caught up keeps its reader.
 	feedIdle = 5 * time.Second
-	// feedRecount is how long a feed waits for a pack that should be there before
-	// it asks the store how many there really are.
-	feedRecount = 5 * time.Second
+	// feedPatience is how long a feed waits for a pack that should be there before
+	// it looks whether it is.
+	feedPatience = 5 * time.Second
 )
 
 // nudgeFeed lets the feed look again, and starts it when there is work for it.
@@ -104,12 +104,12 @@ func (l *lane) awaitHunger(ctx context.Context) bool {
 
 // feedPack reads one pack into the queue.
 func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
-	limited, cancel := context.WithTimeout(ctx, feedRecount)
+	limited, cancel := context.WithTimeout(ctx, feedPatience)
 	defer cancel()
 	pack, err := reader.Next(limited)
 	if err != nil {
 		if ctx.Err() == nil && limited.Err() != nil {
-			return l.recount(ctx)
+			return l.lookAgain(ctx)
 		}
 		return err
 	}
@@ -271,18 +271,26 @@ func (l *lane) decode(pack bus.Pack) []*delivery {
 	return ready
 }
 
-// recount looks whether the store has anything that is not read: a pack that was
+// lookAgain looks whether the store has anything that is not read: a pack that was
 // lost to a damaged disk does not hold up the rest.
-func (l *lane) recount(ctx context.Context) error {
-	keys, err := l.d.backlogStream.Keys(ctx)
+func (l *lane) lookAgain(ctx context.Context) error {
+	l.mu.Lock()
+	from, written := l.readTo, l.written
+	l.mu.Unlock()
+	// A new reader sees every pack that was there before it.
+	reader, err := l.d.backlogStream.Read(ctx, l.name, from)
 	if err != nil {
 		return err
 	}
-	read := l.books.readPages()
+	_, there, err := reader.TryNext(ctx)
+	_ = reader.Close()
+	if err != nil || there {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.spilling == 0 && keys[l.name] <= read && l.behind() {
-		l.log.Error("packs of the backlog are missing in the store", "read", read, "kept", keys[l.name])
+	if l.written == written && l.readTo == from && l.behind() {
+		l.log.Error("packs of the backlog are missing in the store", "old", l.oldPacks, "deliveries", l.depth)
 		l.oldPacks, l.written, l.visible = 0, l.readTo-1, l.readTo-1
 		l.metrics.live.damaged.Add(int64(l.depth))
 		l.depth = 0

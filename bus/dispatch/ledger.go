@@ -267,16 +267,13 @@ func (l *ledger) restore(src []byte) (err error) {
 	return err
 }
 
-// readPages is the number of open packs of which every record was looked at.
-func (l *ledger) readPages() (n int) {
+// cut forgets what a snapshot said about packs behind the last one that there is:
+// their numbers will be used again.
+func (l *ledger) cut(last uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, p := range l.pages {
-		if p.read {
-			n++
-		}
-	}
-	return n
+	l.next = min(l.next, last+1)
+	maps.DeleteFunc(l.marks, func(seq uint64, _ []byte) bool { return seq > last })
 }
 
 // marked tells whether a record is settled as far as the ledger knows: unlike

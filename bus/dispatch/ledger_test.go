@@ -107,6 +107,32 @@ func TestLedgerKeepsAPackUntilItIsReadAndRemoved(t *testing.T) {
 	}
 }
 
+// A stream whose end was lost gives out its numbers again: what was settled there
+// says nothing of what comes.
+func TestLedgerForgetsWhatIsCutOff(t *testing.T) {
+	t.Parallel()
+	l := newLedger(true)
+	for seq := range uint64(10) {
+		l.begin(seq+1, 2, 0)
+		l.settle(bus.Position{Seq: seq + 1})
+	}
+	again := newLedger(true)
+	if err := again.restore(l.snapshot(nil)); err != nil {
+		t.Fatal(err)
+	}
+	again.cut(6)
+	if !again.marked(bus.Position{Seq: 6}) || again.marked(bus.Position{Seq: 7}) {
+		t.Error("the marks behind the end are kept, or those before it are not")
+	}
+	done := newLedger(true)
+	if err := done.restore([]byte{11, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if done.cut(6); done.floor() != 7 {
+		t.Errorf("the floor is %d behind a stream that ends at 6", done.floor())
+	}
+}
+
 func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	t.Parallel()
 	l := newLedger(true)

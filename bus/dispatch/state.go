@@ -25,23 +25,24 @@ type savedLedger struct {
 	Stream   string `json:"stream"`
 	Snapshot []byte `json:"snapshot"`
 	Depth    int    `json:"depth,omitempty"` // of a backlog: the deliveries not read
+	Head     uint64 `json:"head,omitempty"`  // the last pack of the stream
 }
 
 // ledgers visits every ledger under the name that it is saved by.
-func (d *Dispatcher) ledgers(visit func(name string, books *ledger, stream bus.Stream, l *lane)) {
-	visit(bus.Events, d.events, d.router.stream, nil)
-	visit(bus.Retries, d.retries.books, d.retryStream, nil)
-	visit(bus.DeadLetters, d.dead.books, d.dead.stream, nil)
+func (d *Dispatcher) ledgers(visit func(name string, books *ledger, w *writer, l *lane)) {
+	visit(bus.Events, d.events, d.eventWriter, nil)
+	visit(bus.Retries, d.retries.books, d.retryWriter, nil)
+	visit(bus.DeadLetters, d.dead.books, d.deadWriter, nil)
 	for _, l := range d.allLanes() {
-		visit(bus.Backlog+"/"+l.name, l.books, d.backlogStream, l)
+		visit(bus.Backlog+"/"+l.name, l.books, d.backlogWriter, l)
 	}
 }
 
 // commit saves the ledgers.
 func (d *Dispatcher) commit(ctx context.Context) error {
 	saved := map[string]savedLedger{}
-	d.ledgers(func(name string, books *ledger, stream bus.Stream, l *lane) {
-		s := savedLedger{Stream: stream.ID(), Snapshot: books.snapshot(nil)}
+	d.ledgers(func(name string, books *ledger, w *writer, l *lane) {
+		s := savedLedger{Stream: w.stream.ID(), Snapshot: books.snapshot(nil), Head: w.head.Load()}
 		if l != nil {
 			s.Depth = l.backlogDepth()
 			if s.Depth == 0 && len(s.Snapshot) <= 2 {
@@ -90,36 +91,82 @@ func (d *Dispatcher) keepState(ctx context.Context) {
 
 // restore begins from what the last commit saved.
 func (d *Dispatcher) restore(ctx context.Context) error {
-	text, err := d.store.State(ctx, ledgersKey)
-	if errors.Is(err, bus.ErrNotFound) {
-		return nil
-	}
+	saved, err := savedLedgers(ctx, d.store)
 	if err != nil {
 		return err
 	}
-	saved := map[string]savedLedger{}
-	if err := json.Unmarshal(text, &saved); err != nil {
-		return fmt.Errorf("%w: %w", errSnapshot, err)
+	err = checkHeads(ctx, d.store, saved, func(f bus.Fault) error {
+		d.log.Error("the end of a stream is lost", "stream", f.Stream, "first", f.First, "last", f.Last)
+		d.metrics.damaged.WithLabelValues(f.Stream).Add(float64(f.Last - f.First + 1))
+		d.faults = append(d.faults, f)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for name := range saved {
 		if sink, ok := strings.CutPrefix(name, bus.Backlog+"/"); ok {
 			d.lane(sink)
 		}
 	}
-	d.ledgers(func(name string, books *ledger, stream bus.Stream, l *lane) {
+	d.ledgers(func(name string, books *ledger, w *writer, l *lane) {
 		s, ok := saved[name]
 		if !ok || err != nil {
 			return
 		}
-		if s.Stream != stream.ID() {
+		if s.Stream != w.stream.ID() {
 			d.log.Warn("the stream was made anew; what was settled in it before is not known", "stream", name)
 			return
 		}
 		if err = books.restore(s.Snapshot); err == nil && l != nil {
 			l.old = s.Depth
 		}
+		books.cut(w.head.Load())
 	})
 	return err
+}
+
+func savedLedgers(ctx context.Context, store bus.Log) (map[string]savedLedger, error) {
+	saved := map[string]savedLedger{}
+	text, err := store.State(ctx, ledgersKey)
+	if errors.Is(err, bus.ErrNotFound) {
+		return saved, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &saved); err != nil {
+		return nil, fmt.Errorf("%w: %w", errSnapshot, err)
+	}
+	return saved, nil
+}
+
+// checkHeads visits the streams that end before they did when the ledgers were saved.
+func checkHeads(ctx context.Context, store bus.Log, saved map[string]savedLedger, visit func(bus.Fault) error) error {
+	heads := map[string]uint64{}
+	for name, s := range saved {
+		stream, _, _ := strings.Cut(name, "/")
+		if s.Stream == store.Stream(stream).ID() {
+			heads[stream] = max(heads[stream], s.Head)
+		}
+	}
+	for _, stream := range bus.StreamNames() {
+		info, err := store.Stream(stream).Info(ctx)
+		if err != nil {
+			return err
+		}
+		if info.Last >= heads[stream] {
+			continue
+		}
+		err = visit(bus.Fault{
+			Stream: stream, First: info.Last + 1, Last: heads[stream], Index: -1, Kind: bus.FaultCut,
+			Detail: fmt.Sprintf("the bus wrote up to %d and the stream ends at %d: a block was damaged or cut off", heads[stream], info.Last),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Hold is why a sink gets nothing: it was paused, or it was disabled because it

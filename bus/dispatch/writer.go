@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/bus"
@@ -24,6 +25,8 @@ type writer struct {
 	linger time.Duration
 	wrote  func(records, bytes int, took time.Duration, err error)
 	stored func(seq uint64, records int) // told of each pack that is durable, before its records are
+
+	head atomic.Uint64 // the last pack of the stream
 
 	mu      sync.Mutex
 	waiting []write
@@ -207,6 +210,7 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 		seq, err = w.keepTrying(ctx, pack[0].key, records, err)
 	}
 	if err == nil {
+		w.head.Store(seq)
 		w.stored(seq, len(pack))
 	}
 	w.answer(pack, size, seq, err)

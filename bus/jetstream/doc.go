@@ -43,10 +43,18 @@
 // It removes nothing by itself: no age, no size limit that drops. It knows no
 // clusters.
 //
-// It does not scan the streams when it opens. When the process was killed and a
-// block is damaged besides, nats-server gives up the rest of that block (up to
-// 8 MiB) while it recovers, and what was at the end of a stream is then missing
-// without a trace here; numbers given out before can come again. A reader of one key
+// It does not read the streams when it opens: Check does, on demand, every pack. When
+// it opens it compares how far each stream goes, and after an orderly end how many
+// packs it holds, with what it noted at its last Close. A pack that is missing in the
+// middle of EVENTS was lost, since only the oldest go from there; in the other streams
+// packs are removed one by one, and one that nats-server gave up while it recovered
+// cannot be told from that, but by the number of all after an orderly end. Quarantine
+// hides packs that cannot be read, once their block is saved elsewhere.
+//
+// When the process was killed and a block is damaged besides, nats-server gives up the
+// rest of that block (up to 8 MiB) while it recovers, and what came to the end of a
+// stream since the last Close is then missing without a trace here; numbers given out
+// before can come again, which package dispatch notices. A reader of one key
 // cannot tell which key a damaged pack had: it reports one when the server's count
 // of its key does not match, which concurrent appends and removals can hide; a
 // reader of all keys reports every one. A damaged pack is removed for good only by a

@@ -64,10 +64,14 @@ type Log struct {
 	engine  *engine       // nil while there is none
 	changed chan struct{} // closed when the engine changes
 	end     error         // what Close returned
+	faults  []bus.Fault   // that were found at a start of the engine
 	ended   chan struct{} // closed when Close is through
 }
 
-var _ bus.Log = (*Log)(nil)
+var (
+	_ bus.Log     = (*Log)(nil)
+	_ bus.Checker = (*Log)(nil)
+)
 
 // Open starts the embedded server on the directory. It waits for the recovery of
 // the streams, which after a crash takes about half a second for each GiB.
@@ -92,6 +96,11 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	l.streams[bus.Events].tail.limit = eventsTail
 	l.state = &stream{log: l, name: stateStream, tail: newTail(0)}
 	e, err := l.start(ctx)
+	if err == nil {
+		if err = l.checkHeads(ctx, e); err != nil {
+			e.stop(err)
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("jetstream: opening %s: %w", opts.Dir, err), lock.Close())
 	}
@@ -146,7 +155,7 @@ func (l *Log) start(ctx context.Context) (_ *engine, err error) {
 		}
 	}()
 	err = e.run(ctx, func(ctx context.Context, e *engine) error {
-		ids, err := ensureStreams(ctx, e, l.opts)
+		ids, err := ensureStreams(ctx, e, l.opts, l.found)
 		if err != nil {
 			return err
 		}
@@ -155,7 +164,7 @@ func (l *Log) start(ctx context.Context) (_ *engine, err error) {
 				return err
 			}
 		}
-		return nil
+		return l.loadQuarantine(ctx, e)
 	})
 	return e, err
 }
@@ -319,11 +328,14 @@ func (l *Log) Close() error {
 	l.running.Wait()
 	l.menders.Wait()
 	if e := l.current(); e != nil {
+		if err := l.saveHeads(e); err != nil { // those saved before tell less, and are true
+			l.opts.Log.Warn("cannot note what the store holds; the next check of it sees less", "err", err)
+		}
 		e.stop(bus.ErrClosed)
 	}
 	var err error
 	if l.opts.Sync != 0 {
-		err = syncTree(l.opts.Dir)
+		err = errors.Join(err, syncTree(l.opts.Dir))
 	}
 	if err = errors.Join(err, l.lock.Close()); err != nil {
 		l.end = fmt.Errorf("jetstream: closing %s: %w", l.opts.Dir, err)

@@ -15,6 +15,10 @@ import (
 type manifest struct {
 	Version int               `json:"version"`
 	Streams map[string]string `json:"streams"` // name to id
+	// Heads say how much the streams held when the log was last closed; Closed, that
+	// nothing has changed since.
+	Heads  map[string]head `json:"heads,omitempty"`
+	Closed bool            `json:"closed,omitempty"`
 }
 
 const manifestName = "streams.json"
@@ -41,6 +45,7 @@ func readManifest(dir string) (manifest, error) {
 	for name, id := range read.Streams {
 		m.Streams[name] = id
 	}
+	m.Heads, m.Closed = read.Heads, read.Closed
 	return m, nil
 }
 

@@ -45,30 +45,34 @@ func (l *Log) State(ctx context.Context, key string) (value []byte, err error) {
 		return nil, err
 	}
 	err = l.with(ctx, func(ctx context.Context, e *engine) error {
-		m, err := e.api.request(ctx, "$JS.API.DIRECT.GET."+stateStream+"."+stateStream+"."+key, nil)
-		if err != nil {
-			return l.state.err(err)
-		}
-		if m.Header.Get("Status") == "404" {
-			return fmt.Errorf("jetstream: state %s: %w", key, bus.ErrNotFound)
-		}
-		p, err := l.state.pack(m)
-		if err != nil {
-			return err
-		}
-		if len(p.Records) == 0 {
-			return fmt.Errorf("jetstream: state %s: %w", key, bus.ErrNotFound)
-		}
-		if p.Records[0] == nil {
-			return fmt.Errorf("jetstream: state %s is damaged on disk", key)
-		}
-		value = p.Records[0]
-		return nil
+		value, err = l.readState(ctx, e, key)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return value, nil
+}
+
+func (l *Log) readState(ctx context.Context, e *engine, key string) ([]byte, error) {
+	m, err := e.api.request(ctx, "$JS.API.DIRECT.GET."+stateStream+"."+stateStream+"."+key, nil)
+	if err != nil {
+		return nil, l.state.err(err)
+	}
+	if m.Header.Get("Status") == "404" {
+		return nil, fmt.Errorf("jetstream: state %s: %w", key, bus.ErrNotFound)
+	}
+	p, err := l.state.pack(m)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Records) == 0 {
+		return nil, fmt.Errorf("jetstream: state %s: %w", key, bus.ErrNotFound)
+	}
+	if p.Records[0] == nil {
+		return nil, fmt.Errorf("jetstream: state %s is damaged on disk", key)
+	}
+	return p.Records[0], nil
 }
 
 // StateKeys implements bus.Log.

@@ -25,6 +25,9 @@ type stream struct {
 
 	order sync.Mutex // held while a pack gets its time and goes out
 	time  time.Time  // of the pack that went out last
+
+	quarantine sync.Mutex
+	hidden     map[uint64]quarantined
 }
 
 // ID implements bus.Stream.
@@ -280,6 +283,7 @@ func (s *stream) Keys(ctx context.Context) (keys map[string]int, err error) {
 		for subject, n := range state.Subjects {
 			keys[s.key(subject)] = int(n)
 		}
+		s.uncount(keys, state.FirstSeq)
 		return nil
 	})
 	if err != nil {

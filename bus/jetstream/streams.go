@@ -61,23 +61,24 @@ func streamConfig(name, id string, opts Options) jetstream.StreamConfig {
 
 // ensureStreams makes the streams that are not there, mends those that lost their
 // meta file, and gives the ids of all.
-func ensureStreams(ctx context.Context, e *engine, opts Options) (map[string]string, error) {
+func ensureStreams(ctx context.Context, e *engine, opts Options, report func(bus.Fault)) (map[string]string, error) {
 	known, err := readManifest(opts.Dir)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &syntax) || errors.As(err, &kind) {
 		opts.Log.Error("the list of streams is damaged and is made anew from the streams", "file", manifestName, "err", err)
+		report(bus.Fault{Index: -1, Kind: bus.FaultMended, Detail: "the list of streams, " + manifestName + ", was damaged, and was made anew from the streams"})
 	} else if err != nil {
 		return nil, err
 	}
-	ids := manifest{Version: 1, Streams: map[string]string{}}
+	ids := manifest{Version: 1, Streams: map[string]string{}, Heads: known.Heads, Closed: known.Closed}
 	var absent []string
 	for _, name := range append(bus.StreamNames(), stateStream) {
 		found, err := e.js.Stream(ctx, name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			absent = append(absent, name)
-			ids.Streams[name] = absentID(name, known, opts)
+			ids.Streams[name] = absentID(name, known, opts, report)
 		case err != nil:
 			return nil, fmt.Errorf("stream %s: %w", name, err)
 		default:
@@ -90,7 +91,7 @@ func ensureStreams(ctx context.Context, e *engine, opts Options) (map[string]str
 		}
 	}
 	for _, name := range absent {
-		if err := makeStream(ctx, e, name, ids.Streams[name], known, opts); err != nil {
+		if err := makeStream(ctx, e, name, ids.Streams[name], known, opts, report); err != nil {
 			return nil, err
 		}
 	}
@@ -113,13 +114,14 @@ func adopt(ctx context.Context, e *engine, is jetstream.StreamConfig, known mani
 
 // absentID is the id for a stream that JetStream does not know: the one it had, if
 // its blocks are still there to be picked up.
-func absentID(name string, known manifest, opts Options) string {
+func absentID(name string, known manifest, opts Options, report func(bus.Fault)) string {
 	id, was := known.Streams[name]
 	switch {
 	case was && hasBlocks(opts.Dir, name):
 		return id
 	case was:
 		opts.Log.Error("a stream is lost with all its content, a new one is made", "stream", name)
+		report(bus.Fault{Stream: name, Index: -1, Kind: bus.FaultLost, Detail: "the stream was gone with all its content; a new one was made"})
 	case hasBlocks(opts.Dir, name):
 		opts.Log.Error("a stream is unknown but has blocks, which are picked up", "stream", name)
 	}
@@ -128,7 +130,7 @@ func absentID(name string, known manifest, opts Options) string {
 
 // makeStream creates a stream. Under a name whose blocks are on disk, JetStream
 // picks these up.
-func makeStream(ctx context.Context, e *engine, name, id string, known manifest, opts Options) error {
+func makeStream(ctx context.Context, e *engine, name, id string, known manifest, opts Options, report func(bus.Fault)) error {
 	had := hasBlocks(opts.Dir, name)
 	made, err := e.js.CreateStream(ctx, streamConfig(name, id, opts))
 	if err != nil {
@@ -138,6 +140,10 @@ func makeStream(ctx context.Context, e *engine, name, id string, known manifest,
 		info := made.CachedInfo().State
 		opts.Log.Error("the meta file of a stream was damaged; the stream was made again from its blocks",
 			"stream", name, "packs", info.Msgs, "first", info.FirstSeq, "last", info.LastSeq, "same", known.Streams[name] == id)
+		report(bus.Fault{
+			Stream: name, Index: -1, Kind: bus.FaultMended,
+			Detail: fmt.Sprintf("the meta file was damaged; the stream was made again from its blocks, with %d packs up to %d", info.Msgs, info.LastSeq),
+		})
 	}
 	return nil
 }
