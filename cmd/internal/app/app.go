@@ -208,6 +208,7 @@ func (a *App) serve(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.metrics.registry.MustRegister(a.server.listener.collectors()...)
 	a.update(func(v *api.View) {
 		v.Listen = a.server.addr()
 		v.Ingest = a.door(a.first.Server.Limits)

@@ -29,7 +29,7 @@ const (
 // server is the one listener.
 type server struct {
 	http     *http.Server
-	listener net.Listener
+	listener *limitedListener
 	tls      atomic.Pointer[tls.Config] // what the next connection gets
 	done     sync.WaitGroup
 }
@@ -55,7 +55,8 @@ func listen(addr string, c config.Server, h http.Handler, log *slog.Logger) (*se
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (server.listen or --listen): %w", addr, err)
 	}
-	s.listener = limitListener(listener, c.Limits.Connections)
+	s.listener = limitListener(listener, c.Limits.Connections, log)
+	s.http.ConnState = s.listener.state
 	if c.TLS.Enabled() {
 		s.http.TLSConfig = &tls.Config{
 			MinVersion:         tls.VersionTLS12,

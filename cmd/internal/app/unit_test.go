@@ -179,7 +179,7 @@ func TestLimitListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitListener(inner, 1)
+	l := limitListener(inner, 1, silent())
 	accepted := make(chan net.Conn)
 	ended := make(chan error, 1)
 	go func() {
