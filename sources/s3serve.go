@@ -3,17 +3,170 @@ package sources
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/rclone/gofakes3"
 
 	"sluice/config/value"
 )
 
-// S3Serve are the settings of an S3 endpoint of the bus's own.
-type S3Serve struct{}
+// S3Serve are the settings of an S3 endpoint of the bus's own. What is uploaded is
+// kept on disk, or passed on to another S3, and each upload, copy and delete is an
+// event.
+type S3Serve struct {
+	Buckets     []string       `yaml:"buckets" doc:"The buckets there are. Clients can neither make nor remove one."`
+	Listen      string         `yaml:"listen" doc:"The address to listen on. The default is 127.0.0.1:8485."`
+	Credentials []S3Credential `yaml:"credentials" doc:"Who may call. Requests that none of them signed are refused."`
+	TLS         S3TLS          `yaml:"tls" doc:"Speak HTTPS with this certificate."`
+	Limits      S3Limits       `yaml:"limits" doc:"What clients may ask of the server."`
+	Retain      S3Retain       `yaml:"retain" doc:"How long objects are kept."`
+	Forward     *S3Forward     `yaml:"forward" doc:"Keep the objects in another S3 instead of on disk."`
+}
+
+// S3Credential is a pair of keys.
+type S3Credential struct {
+	AccessKey string       `yaml:"access_key" doc:"The access key id, which is no secret."`
+	SecretKey value.Secret `yaml:"secret_key" doc:"The secret access key."`
+}
+
+// S3TLS are the files of a certificate.
+type S3TLS struct {
+	Cert string `yaml:"cert" doc:"The PEM file of the certificate, with its chain."`
+	Key  string `yaml:"key" doc:"The PEM file of its key."`
+}
+
+// S3Limits bound what clients ask of the server. A field that is 0 has its default.
+type S3Limits struct {
+	Object      value.Bytes    `yaml:"object" doc:"The size of one object. The default is 5GiB."`
+	Connections int            `yaml:"connections" doc:"How many connections there may be at once. The default is 256."`
+	Stall       value.Duration `yaml:"stall" doc:"In each span of this length a client has to send or take min_rate. The default is 30s."`
+	MinRate     value.Bytes    `yaml:"min_rate" doc:"How much a client has to send in a second. The default is 16KiB."`
+}
+
+// S3Retain is how long things are kept.
+type S3Retain struct {
+	Age        value.Duration `yaml:"age" doc:"Objects are removed when they are this old. The default keeps them."`
+	Unfinished value.Duration `yaml:"unfinished" doc:"Multipart uploads that are neither completed nor aborted are removed when they are this old. The default is 24h."`
+}
+
+// The defaults of S3Serve.
+const (
+	defaultS3Listen      = "127.0.0.1:8485"
+	defaultS3Object      = 5 << 30
+	defaultS3Connections = 256
+	defaultS3Stall       = 30 * time.Second
+	defaultS3MinRate     = 16 << 10
+	defaultS3Unfinished  = 24 * time.Hour
+)
+
+// minS3AccessKey is the shortest access key that the signature library knows.
+const minS3AccessKey = 3
+
+// orDefault fills in what is left out.
+func (s S3Serve) orDefault() S3Serve {
+	if s.Listen == "" {
+		s.Listen = defaultS3Listen
+	}
+	if s.Limits.Object == 0 {
+		s.Limits.Object = defaultS3Object
+	}
+	if s.Limits.Connections == 0 {
+		s.Limits.Connections = defaultS3Connections
+	}
+	if s.Limits.Stall == 0 {
+		s.Limits.Stall = value.Duration(defaultS3Stall)
+	}
+	if s.Limits.MinRate == 0 {
+		s.Limits.MinRate = defaultS3MinRate
+	}
+	if s.Retain.Unfinished == 0 {
+		s.Retain.Unfinished = value.Duration(defaultS3Unfinished)
+	}
+	return s
+}
 
 // Validate finds what a single value cannot show. The keys are those of S3Serve.
-func (s *S3Serve) Validate() []value.Fault { return nil }
+func (s *S3Serve) Validate() []value.Fault {
+	faults := append(s.validateBuckets(), s.validateCredentials()...)
+	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+	if s.Listen != "" {
+		if _, port, err := net.SplitHostPort(s.Listen); err != nil || port == "" {
+			add("listen", "is no address: write a host and a port, such as 127.0.0.1:8485")
+		}
+	}
+	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
+		add("tls", "needs both cert and key")
+	}
+	if s.Limits.Object < 0 || s.Limits.Connections < 0 || s.Limits.Stall < 0 || s.Limits.MinRate < 0 {
+		add("limits", "holds a negative number: write a limit of at least 1, or leave it out")
+	}
+	if s.Retain.Age < 0 || s.Retain.Unfinished < 0 {
+		add("retain", "holds a negative time: write one such as 720h, or leave it out")
+	}
+	if s.Forward != nil {
+		faults = append(faults, under("forward", s.Forward.Validate())...)
+		if s.Retain.Age != 0 {
+			add("retain.age", "is about objects on disk: with forward, let the other S3 expire them")
+		}
+		if len(s.Buckets) > 1 && s.Forward.Bucket != "" {
+			add("forward.bucket", "is one bucket for several: leave it out, and each keeps its name")
+		}
+	}
+	return faults
+}
 
-// open makes the source.
-func (s *S3Serve) open(context.Context, Env) (Source, error) {
-	return nil, errors.New("an S3 endpoint is not served yet")
+func (s *S3Serve) validateBuckets() []value.Fault {
+	if len(s.Buckets) == 0 {
+		return []value.Fault{{Key: "buckets", Msg: "is missing: name the buckets that clients may use, such as [uploads]"}}
+	}
+	var faults []value.Fault
+	seen := make(map[string]bool)
+	for _, name := range s.Buckets {
+		if gofakes3.ValidateBucketName(name) != nil {
+			faults = append(faults, value.Fault{Key: "buckets", Msg: fmt.Sprintf("%q is no name of a bucket: use 3 to 63 small letters, digits, dots and dashes", name)})
+		}
+		if seen[name] {
+			faults = append(faults, value.Fault{Key: "buckets", Msg: fmt.Sprintf("%q is there twice", name)})
+		}
+		seen[name] = true
+	}
+	return faults
+}
+
+func (s *S3Serve) validateCredentials() []value.Fault {
+	if len(s.Credentials) == 0 {
+		return []value.Fault{{Key: "credentials", Msg: "is missing: give at least one access_key and secret_key, every request has to be signed"}}
+	}
+	var faults []value.Fault
+	seen := make(map[string]bool)
+	for i, c := range s.Credentials {
+		key := fmt.Sprintf("credentials[%d]", i)
+		if len(c.AccessKey) < minS3AccessKey || strings.ContainsAny(c.AccessKey, "=, \t/") {
+			faults = append(faults, value.Fault{Key: key + ".access_key", Msg: "needs three characters or more, and none of = , / and space"})
+		}
+		if seen[c.AccessKey] {
+			faults = append(faults, value.Fault{Key: key + ".access_key", Msg: "is there twice"})
+		}
+		seen[c.AccessKey] = true
+		if c.SecretKey.Value() == "" {
+			faults = append(faults, value.Fault{Key: key + ".secret_key", Msg: "is missing: give a long random one, such as ${env:UPLOAD_SECRET}"})
+		}
+	}
+	return faults
+}
+
+// open makes the source. It binds nothing and opens no file.
+func (s *S3Serve) open(_ context.Context, env Env) (Source, error) {
+	if env.Dir == "" {
+		return nil, errors.New("an S3 endpoint keeps its objects on disk, and this bus keeps nothing there: use a store with a directory")
+	}
+	settings := s.orDefault()
+	src := &s3Server{set: settings, env: env, ready: make(chan struct{}), keys: make(map[string]value.Secret)}
+	for _, c := range settings.Credentials {
+		src.keys[c.AccessKey] = c.SecretKey
+	}
+	return src, nil
 }
