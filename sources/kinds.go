@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"time"
 
 	"sluice/config/value"
 )
@@ -24,10 +25,17 @@ type Settings interface {
 	Open(ctx context.Context, env Env) (Source, error)
 }
 
+// Warner is Settings that can be valid and yet hardly meant.
+type Warner interface {
+	// Warnings says what is odd at a time, for whoever checks a config.
+	Warnings(now time.Time) []value.Fault
+}
+
 // Kinds is the table of every kind of source. A new kind is one file, one test
 // through sourcetest.Run and one line here.
 func Kinds() []Kind {
 	return []Kind{
+		{"cron", "Makes an event at set times: AWS and five-field cron, rates and single times, in any time zone.", func() Settings { return NewCron() }},
 		{"http", "Takes CloudEvents over HTTP on a path of its own.", func() Settings { return NewHTTP() }},
 	}
 }
