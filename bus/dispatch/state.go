@@ -15,9 +15,11 @@ import (
 // the jobs.
 const (
 	ledgersKey = "ledgers"
-	holdPrefix = "hold."
 	jobPrefix  = "job."
 )
+
+// HoldPrefix comes before the name of a sink in the key that its Hold is kept under.
+const HoldPrefix = "hold."
 
 // savedLedger is the snapshot of one ledger. Stream is the stream's ID when it
 // was taken: a snapshot of a stream that was made anew says nothing.
@@ -212,7 +214,7 @@ func (d *Dispatcher) hold(ctx context.Context, sink string, h *Hold) error {
 			return err
 		}
 	}
-	if err := d.store.PutState(ctx, holdPrefix+sink, text); err != nil {
+	if err := d.store.PutState(ctx, HoldPrefix+sink, text); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -240,7 +242,7 @@ func (d *Dispatcher) disable(l *lane, cause error) {
 
 // restoreHolds reads which sinks are held.
 func (d *Dispatcher) restoreHolds(ctx context.Context) error {
-	keys, err := d.store.StateKeys(ctx, holdPrefix)
+	keys, err := d.store.StateKeys(ctx, HoldPrefix)
 	if err != nil {
 		return err
 	}
@@ -253,7 +255,7 @@ func (d *Dispatcher) restoreHolds(ctx context.Context) error {
 		if err := json.Unmarshal(text, h); err != nil {
 			return fmt.Errorf("state %s: %w", key, err)
 		}
-		d.lane(strings.TrimPrefix(key, holdPrefix)).hold = h
+		d.lane(strings.TrimPrefix(key, HoldPrefix)).hold = h
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (l *Log) checkHeads(ctx context.Context, e *engine) error {
 			l.found(f)
 		}
 	}
-	if !m.Closed {
+	if !m.Closed || l.opts.Inspect {
 		return nil
 	}
 	m.Closed = false
@@ -67,6 +67,9 @@ func (s *stream) shorter(was, is head, closed bool) (bus.Fault, bool) {
 
 // saveHeads notes what the streams hold.
 func (l *Log) saveHeads(e *engine) error {
+	if l.opts.Inspect {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	m, err := readManifest(l.opts.Dir)

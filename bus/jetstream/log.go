@@ -32,6 +32,9 @@ type Options struct {
 	// would be left, the others later. 0 for an eighth of the volume, but no more
 	// than 16 MiB or two packs.
 	Reserve int64
+	// Inspect keeps what the last Close noted of the streams as it is: for a look at a
+	// log after which the next one still finds what this one does.
+	Inspect bool
 	// Log hears of everything worth knowing, slog.Default if nil.
 	Log *slog.Logger
 }

@@ -76,6 +76,15 @@ func TestAnswers(t *testing.T) {
 	if n.Post("/api/v1/reload", "{}", &reload); !reload.OK {
 		t.Error("the reload failed")
 	}
+	var report struct {
+		Findings []struct{ Check, Severity string }
+	}
+	if n.Get("/api/v1/doctor", &report); len(report.Findings) < 7 || report.Findings[0].Severity != "ok" {
+		t.Errorf("doctor: %+v", report)
+	}
+	if a := n.Do("GET", "/api/v1/doctor?store=maybe", ""); a.Status != http.StatusBadRequest {
+		t.Errorf("doctor, a store that is neither: %d", a.Status)
+	}
 	for _, path := range []string{"/livez", "/readyz", "/readyz?verbose", "/metrics", "/api/v1/openapi.json"} {
 		if a := n.Do("GET", path, ""); a.Status != http.StatusOK {
 			t.Errorf("%s: %d", path, a.Status)

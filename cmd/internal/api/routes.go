@@ -24,6 +24,7 @@ func (a *api) routes() []route {
 		{"GET", "/metrics", Metrics, a.showMetrics},
 
 		{"GET", v1 + "/status", Admin, a.status},
+		{"GET", v1 + "/doctor", Admin, a.doctor},
 		{"GET", v1 + "/sinks", Admin, a.listSinks},
 		{"GET", v1 + "/sinks/{name}", Admin, a.showSink},
 		{"POST", v1 + "/sinks/{name}/pause", Admin, a.pauseSink},

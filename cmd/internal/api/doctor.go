@@ -1,0 +1,33 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"sluice/cmd/internal/doctor"
+)
+
+// scanPatience is how long the store may be read for one answer: less than clients
+// wait.
+const scanPatience = 45 * time.Second
+
+// doctor looks for what is wrong. With store=false it leaves out to read the store.
+func (a *api) doctor(w http.ResponseWriter, r *http.Request) error {
+	scan := scanPatience
+	if text := r.URL.Query().Get("store"); text != "" {
+		read, err := strconv.ParseBool(text)
+		if err != nil {
+			return refuse(http.StatusBadRequest, "store: %q is neither true nor false", text)
+		}
+		if !read {
+			scan = 0
+		}
+	}
+	view := a.View()
+	report, err := doctor.Running{Bus: a.Bus, Store: a.Store, Config: view.Config, Dir: view.Dir, Now: a.now(), Scan: scan}.Report(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
+}

@@ -1,0 +1,118 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sluice/bus"
+	"sluice/bus/dispatch"
+	"sluice/config"
+)
+
+// Running is a bus that runs.
+type Running struct {
+	Bus    *dispatch.Dispatcher
+	Store  bus.Log
+	Config *config.Config
+	Dir    string    // of the store, for the commands in the findings; "" in memory
+	Now    time.Time // what time it is
+	Scan   time.Duration
+}
+
+// Report looks at everything. Reading the store may take until Scan is over; 0 leaves
+// that out.
+func (o Running) Report(ctx context.Context) (*Report, error) {
+	r := &Report{OK: true, Checked: o.Now}
+	r.checkConservation(o.Bus.Conservation())
+	for _, f := range o.Bus.Faults() {
+		r.add(storeFinding(f, ""))
+	}
+	if o.Scan > 0 {
+		limited, cancel := context.WithTimeout(ctx, o.Scan)
+		defer cancel()
+		if err := r.checkStore(limited, o.Store, fmt.Sprintf("stop the server and run `sluice doctor --dir %s --repair`", o.Dir)); err != nil {
+			return nil, err
+		}
+	}
+	r.checkSinks(o.Bus.Sinks(), o.Now)
+	r.checkRoom(o.Store.Usage())
+	r.checkSettings(o.Config)
+	return r, r.checkClock(ctx, o.Store, o.Now)
+}
+
+func (r *Report) checkConservation(c dispatch.Conservation) {
+	const action = "keep the log and the store's directory, and report it as a fault of sluice"
+	if c.Events != 0 {
+		r.bad("conservation", "events", action+"; `sluice replay` delivers what is still in the store again",
+			"%d accepted events were neither routed nor unmatched, though the router is past them", c.Events)
+	}
+	for _, s := range c.Sinks {
+		r.bad("conservation", s.Sink, action,
+			"%d deliveries are not accounted for, since %s: %s: entered %d ≠ delivered %d + dead %d + discarded %d + damaged %d + queued %d + running %d + spilling %d + backlog %d + retries %d",
+			s.Lost(), c.Since.UTC().Format(time.RFC3339), s.Explain(), s.Entered, s.Delivered, s.Dead, s.Discarded, s.Damaged,
+			s.Queued, s.Running, s.Spilling, s.Backlog, s.Retries)
+	}
+	if c.Checked.IsZero() {
+		r.fine("conservation", "the server has just started: the first comparison is still to come")
+	}
+	r.fine("conservation", "every event and every delivery is accounted for")
+}
+
+// longOpen is how long a breaker may be open before it is worth a word.
+const longOpen = 5 * time.Minute
+
+func (r *Report) checkSinks(sinks []dispatch.SinkStatus, now time.Time) {
+	for _, s := range sinks {
+		waiting := s.Backlog + s.Retries + s.Queued
+		switch {
+		case s.State == dispatch.StateRemoved && waiting > 0:
+			r.removed(s.Name, fmt.Sprintf("%d deliveries wait", waiting))
+		case s.State == dispatch.StatePaused && waiting > 0:
+			r.warn("sinks", s.Name, "sluice sinks resume "+s.Name, "it is paused, and %d deliveries wait for it", waiting)
+		case s.State == dispatch.StateGone:
+			r.warn("sinks", s.Name, "mend the sink, then `sluice sinks resume "+s.Name+"`, or take it out of the config",
+				"it answered 410 and is disabled; %d deliveries wait for it", waiting)
+		case s.State == dispatch.StateBroken && now.Sub(s.LastOK) > longOpen:
+			r.warn("sinks", s.Name, "see `sluice sinks show "+s.Name+"`, and mend the sink", "its breaker is open and nothing has worked for %s: %s; %d deliveries wait for it",
+				sinceOK(s.LastOK, now), s.LastError, waiting)
+		}
+		if s.DeadLetters > 0 {
+			r.deadLetters(s.Name, fmt.Sprintf("dead letters that are kept: %d", s.DeadLetters))
+		}
+	}
+	r.fine("sinks", "nothing waits for a sink that takes nothing")
+	r.fine("dead letters", "there are none")
+}
+
+func sinceOK(last, now time.Time) string {
+	if last.IsZero() {
+		return "as long as the server runs"
+	}
+	return now.Sub(last).Round(time.Second).String()
+}
+
+func (r *Report) removed(sink, what string) {
+	r.warn("sinks", sink, fmt.Sprintf("put the sink back, or write removed_sinks: {%s: dead_letter} or drop into the config", sink),
+		"it is not in the config, and %s for it: they stay until it is back", what)
+}
+
+func (r *Report) deadLetters(sink, what string) {
+	r.warn("dead letters", sink, fmt.Sprintf("`sluice dlq ls --sink %s` shows why; `sluice dlq redrive --sink %s` sends them again", sink, sink), "%s", what)
+}
+
+// checkSettings looks for settings that do not go together; nil is no config.
+func (r *Report) checkSettings(c *config.Config) {
+	if c == nil {
+		return
+	}
+	window, age := time.Duration(c.Dedup.Window), time.Duration(c.Store.Retain.Age)
+	if age > 0 && window > age {
+		r.warn("settings", "dedup.window", "raise store.retain.age to at least dedup.window",
+			"dedup remembers events for %s, but a restart knows only those that are kept, for %s", window, age)
+	}
+	if c.Store.Sync.Every() > 0 {
+		r.warn("settings", "store.sync", "write store: {sync: always}", "a loss of power may lose the events of the last %s, though publishers were told that they are stored", c.Store.Sync.Every())
+	}
+	r.fine("settings", "they go together")
+}
