@@ -3,19 +3,25 @@ package sources
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"sluice/bus"
+	"sluice/config/access"
 	"sluice/config/value"
 )
 
 // HTTP are the settings of the http source.
 type HTTP struct {
-	Path   string `yaml:"path" doc:"The path that events are POSTed to, such as /in/orders."`
-	Limits Limits `yaml:"limits" doc:"What one request may hold and how long it may take."`
+	Path      string            `yaml:"path" doc:"The path that events are POSTed to, such as /in/orders."`
+	Auth      access.Auth       `yaml:"auth" doc:"Who may send here, in place of server.auth: callers of this source's own, or none for everybody."`
+	Set       map[string]string `yaml:"set" doc:"Attributes that every event gets here, whatever the sender says, such as source: /tenants/acme."`
+	Handshake *Handshake        `yaml:"handshake" doc:"The answer to a CloudEvents sender that asks first whether it may deliver; it is refused when left out."`
+	Limits    Limits            `yaml:"limits" doc:"What one request may hold and how long it may take."`
 }
 
 // Limits are what a request may ask of the server. A field that is 0 has the value
@@ -82,7 +88,35 @@ func (s *HTTP) Validate() []value.Fault {
 	if l := s.Limits.orDefault(); l.Batch < l.Event {
 		faults = append(faults, value.Fault{Key: "limits.batch", Msg: "is smaller than limits.event: a batch of one event could not be sent"})
 	}
+	faults = append(faults, under("auth", s.Auth.ValidatePublish())...)
+	faults = append(faults, under("handshake", s.Handshake.validate())...)
+	return append(faults, under("set", s.setFaults())...)
+}
+
+// setFaults finds attributes that no event could have.
+func (s *HTTP) setFaults() (faults []value.Fault) {
+	attrs := s.set()
+	for i, a := range attrs {
+		probe := []bus.Attr{{Name: "id", Value: "1"}, {Name: "source", Value: "/"}, {Name: "type", Value: "t"}}
+		probe = append(slices.DeleteFunc(probe, func(p bus.Attr) bool { return p.Name == a.Name }), attrs[i])
+		switch _, err := bus.NewEvent(probe, nil); {
+		case a.Name == "id" || a.Name == "specversion" || a.Name == "datacontenttype":
+			faults = append(faults, value.Fault{Key: a.Name, Msg: "is the sender's own: it cannot be the same for every event"})
+		case a.Value == "":
+			faults = append(faults, value.Fault{Key: a.Name, Msg: "is empty: give it a value, or leave it out"})
+		case err != nil:
+			faults = append(faults, value.Fault{Key: a.Name, Msg: "is no attribute of an event: " + err.Error()})
+		}
+	}
 	return faults
+}
+
+// set are the attributes of Set, sorted.
+func (s *HTTP) set() (attrs []bus.Attr) {
+	for _, name := range sorted(s.Set) {
+		attrs = append(attrs, bus.Attr{Name: name, Value: s.Set[name]})
+	}
+	return attrs
 }
 
 // pathFaults says why a door cannot have that path.
@@ -101,8 +135,12 @@ func pathFaults(p string) []value.Fault {
 // Open is Settings.Open. The path answers 503 until the source runs and after.
 func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
 	src := &httpSource{ready: make(chan struct{})}
-	handler := NewHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe})
-	if err := env.Handle(Door{Path: s.Path, Handler: handler}); err != nil {
+	h := newHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe, Set: s.set()})
+	var door http.Handler = h
+	if !s.Auth.IsZero() {
+		door = h.guard(access.NewChecker(s.Auth, "sources."+env.Name+".http.auth", access.Publish), h)
+	}
+	if err := env.Handle(Door{Path: s.Path, Handler: s.Handshake.before(door), Verifies: !s.Auth.IsZero()}); err != nil {
 		return nil, err
 	}
 	return src, nil

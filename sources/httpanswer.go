@@ -20,6 +20,7 @@ type problem struct {
 	Status    int    `json:"status"`
 	Detail    string `json:"detail"`
 	Attribute string `json:"attribute,omitempty"` // the attribute that is wrong, or "data"
+	Header    string `json:"header,omitempty"`    // the header that does not prove who sends
 
 	// Of a batch of which nothing was taken.
 	Rejected int    `json:"rejected,omitempty"`

@@ -2,12 +2,14 @@ package sources
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"sluice/bus"
+	"sluice/config/access"
 )
 
 // HandlerOptions are the choices of NewHandler. The zero value is good.
@@ -15,6 +17,7 @@ type HandlerOptions struct {
 	Limits  Limits
 	Observe func(outcome Outcome, events int) // counts what became of events; may be nil
 	Now     func() time.Time                  // the time of events that have none; time.Now when nil
+	Set     []bus.Attr                        // what every event gets, whatever it says itself
 }
 
 // NewHandler takes CloudEvents in binary, structured and batch mode and answers
@@ -30,7 +33,7 @@ type HandlerOptions struct {
 func NewHandler(pub bus.Publisher, opts HandlerOptions) http.Handler { return newHandler(pub, opts) }
 
 func newHandler(pub bus.Publisher, opts HandlerOptions) *handler {
-	h := &handler{pub: pub, limits: opts.Limits.orDefault(), observe: opts.Observe, now: opts.Now}
+	h := &handler{pub: pub, limits: opts.Limits.orDefault(), observe: opts.Observe, now: opts.Now, set: opts.Set}
 	if h.observe == nil {
 		h.observe = func(Outcome, int) {}
 	}
@@ -46,6 +49,7 @@ type handler struct {
 	limits  Limits
 	observe func(Outcome, int)
 	now     func() time.Time
+	set     []bus.Attr
 	buffers sync.Pool // *[]byte, for answers
 }
 
@@ -79,6 +83,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// guard lets those through whom check knows.
+func (h *handler) guard(check *access.Checker, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var denied *access.Denied
+		if !errors.As(check.Check(r, access.Publish), &denied) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		p := &problem{Status: denied.Status, Detail: denied.Detail, outcome: Denied}
+		if denied.Status == http.StatusTooManyRequests {
+			p.outcome = Limited
+		}
+		denied.SetHeader(w.Header())
+		h.refuse(w, p)
+	})
+}
+
 // checkEncoding refuses compressed bodies: the data is passed on byte for byte,
 // and whoever gets it would not know that it is compressed.
 func checkEncoding(header http.Header) error {
@@ -90,6 +111,9 @@ func checkEncoding(header http.Header) error {
 
 func (h *handler) single(w http.ResponseWriter, r *http.Request, body []byte) {
 	e, err := bus.FromHTTP(r.Header, body)
+	if err == nil && len(h.set) > 0 {
+		e, err = e.With(h.set...)
+	}
 	if err != nil {
 		h.refuse(w, badInput(err))
 		return
@@ -99,19 +123,28 @@ func (h *handler) single(w http.ResponseWriter, r *http.Request, body []byte) {
 
 // publish stores one event and answers when it is durable.
 func (h *handler) publish(w http.ResponseWriter, r *http.Request, e bus.Event) {
-	results, err := h.pub.Publish(r.Context(), e)
-	if err == nil {
-		err = resultOf(results, 0)
-	}
-	if err != nil {
-		h.refuse(w, badStore(r.Context(), err))
+	result, p := h.store(r.Context(), e)
+	if p != nil {
+		h.refuse(w, p)
 		return
 	}
 	h.observe(Accepted, 1)
 	buf := h.buffers.Get().(*[]byte)
-	*buf = appendAccepted((*buf)[:0], e, results[0])
+	*buf = appendAccepted((*buf)[:0], e, result)
 	writeJSON(w, "application/json", http.StatusAccepted, *buf)
 	h.buffers.Put(buf)
+}
+
+// store publishes one event. The problem is nil when it is durable.
+func (h *handler) store(ctx context.Context, e bus.Event) (bus.Result, *problem) {
+	results, err := h.pub.Publish(ctx, e)
+	if err == nil {
+		err = resultOf(results, 0)
+	}
+	if err != nil {
+		return bus.Result{}, badStore(ctx, err)
+	}
+	return results[0], nil
 }
 
 // resultOf is the error of result i. A Publisher that forgets a result did not say
@@ -130,7 +163,7 @@ func (h *handler) refuse(w http.ResponseWriter, p *problem) {
 
 // batch takes the good events of a batch and says of each what became of it.
 func (h *handler) batch(w http.ResponseWriter, r *http.Request, body []byte) {
-	b := batch{limit: int(h.limits.Event), now: h.now()}
+	b := batch{limit: int(h.limits.Event), now: h.now(), set: h.set}
 	if err := bus.ParseBatch(body, h.limits.BatchEvents, b.take); err != nil {
 		h.refuse(w, badInput(err))
 		return
@@ -146,6 +179,7 @@ func (h *handler) batch(w http.ResponseWriter, r *http.Request, body []byte) {
 type batch struct {
 	limit  int // bytes of one event
 	now    time.Time
+	set    []bus.Attr
 	events []bus.Event // the good ones
 	at     []int       // their places in items
 	items  []item
@@ -155,6 +189,9 @@ type batch struct {
 // take is the callback of ParseBatch.
 func (b *batch) take(i int, e bus.Event, err error) {
 	b.items = append(b.items, item{Index: i})
+	if err == nil && len(b.set) > 0 {
+		e, err = e.With(b.set...)
+	}
 	if err == nil && e.Size() > b.limit {
 		err = &bus.BadEvent{ID: e.ID(), Err: &tooLarge{limit: b.limit}}
 	}

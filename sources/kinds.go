@@ -37,5 +37,6 @@ func Kinds() []Kind {
 	return []Kind{
 		{"cron", "Makes an event at set times: AWS and five-field cron, rates and single times, in any time zone.", func() Settings { return NewCron() }},
 		{"http", "Takes CloudEvents over HTTP on a path of its own.", func() Settings { return NewHTTP() }},
+		{"webhook", "Turns the requests of a sender that proves who it is into events: GitHub, Stripe, Slack and others.", func() Settings { return NewWebhook() }},
 	}
 }

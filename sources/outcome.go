@@ -7,9 +7,11 @@ type Outcome string
 // The outcomes.
 const (
 	Accepted    Outcome = "accepted"    // durable
+	Repeated    Outcome = "repeated"    // durable since it came before; not stored again
 	Invalid     Outcome = "invalid"     // not a valid CloudEvent
 	Unsupported Outcome = "unsupported" // in a form that is not understood
 	Denied      Outcome = "denied"      // from a sender that did not prove who it is
+	Limited     Outcome = "limited"     // over the rate of the sender
 	TooLarge    Outcome = "too_large"   // over a limit
 	Slow        Outcome = "slow"        // did not arrive in time
 	Aborted     Outcome = "aborted"     // the sender went away first; the event may be stored
@@ -21,5 +23,5 @@ const (
 
 // Outcomes lists every Outcome.
 func Outcomes() []Outcome {
-	return []Outcome{Accepted, Invalid, Unsupported, Denied, TooLarge, Slow, Aborted, Overloaded, Full, Unavailable, Closed}
+	return []Outcome{Accepted, Repeated, Invalid, Unsupported, Denied, Limited, TooLarge, Slow, Aborted, Overloaded, Full, Unavailable, Closed}
 }
