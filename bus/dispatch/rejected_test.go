@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,9 +72,10 @@ func TestReject(t *testing.T) {
 // Reject says whether the dead letter is durable.
 func TestRejectWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		store := memlog.New(memlog.Options{Hook: func(_ context.Context, op memlog.Op) error {
-			if broken && op.Name == memlog.OpAppend && op.Stream == bus.DeadLetters {
+			if broken.Load() && op.Name == memlog.OpAppend && op.Stream == bus.DeadLetters {
 				return bus.ErrUnavailable
 			}
 			return nil
@@ -85,7 +87,7 @@ func TestRejectWaits(t *testing.T) {
 		if err := d.Reject(ctx, "clicks", event(t, "1"), "no JSON"); !errors.Is(err, bus.ErrUnavailable) {
 			t.Errorf("while the store fails: %v", err)
 		}
-		broken = false
+		broken.Store(false)
 		pass(time.Minute)
 		if n := d.Rejections("clicks"); n != 1 {
 			t.Errorf("%d dead letters, want the one that was still under way", n)
