@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net/url"
 
 	"os"
 	"path/filepath"
@@ -529,4 +530,13 @@ func TestS3ServeNeedsADirectory(t *testing.T) {
 	if _, err := serveSettings().Open(t.Context(), env); err == nil || !strings.Contains(err.Error(), "disk") {
 		t.Errorf("without a directory: %v", err)
 	}
+}
+
+func mustURL(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }

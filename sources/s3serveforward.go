@@ -1,12 +1,426 @@
 package sources
 
-import "sluice/config/value"
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	"github.com/rclone/gofakes3"
+	"go.etcd.io/bbolt"
+
+	"sluice/bus"
+	"sluice/config/value"
+)
 
 // S3Forward are the settings of the S3 that the objects go to.
 type S3Forward struct {
-	Endpoint string `yaml:"endpoint" doc:"The URL of the other S3. Left out, it is that of AWS in the region."`
-	Bucket   string `yaml:"bucket" doc:"The bucket there. Left out, it has the same name as here."`
+	Endpoint  value.URL    `yaml:"endpoint" schemes:"http,https" doc:"The URL of the other S3. Left out, it is that of AWS in the region."`
+	Region    string       `yaml:"region" doc:"The region of the buckets. The default is us-east-1."`
+	Bucket    string       `yaml:"bucket" doc:"The bucket there. Left out, each has the same name as here."`
+	AccessKey string       `yaml:"access_key" doc:"The access key id for the other S3."`
+	SecretKey value.Secret `yaml:"secret_key" doc:"The secret access key for the other S3."`
 }
 
 // Validate finds what a single value cannot show.
-func (f *S3Forward) Validate() []value.Fault { return nil }
+func (f *S3Forward) Validate() []value.Fault {
+	if f.AccessKey == "" || f.SecretKey.Value() == "" {
+		return []value.Fault{{Key: "access_key", Msg: "and secret_key are needed to sign the requests to the other S3"}}
+	}
+	return nil
+}
+
+func (f *S3Forward) client() *s3.Client {
+	options := s3.Options{
+		Region: f.Region, RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: f.AccessKey, SecretAccessKey: f.SecretKey.Value()}, nil
+		}),
+		HTTPClient: &http.Client{Timeout: s3ForwardTimeout},
+	}
+	if options.Region == "" {
+		options.Region = "us-east-1"
+	}
+	if !f.Endpoint.IsZero() {
+		options.BaseEndpoint, options.UsePathStyle = aws.String(f.Endpoint.URL.String()), true
+	}
+	return s3.New(options)
+}
+
+const (
+	// s3ForwardTimeout is for one request to the other S3, with its body.
+	s3ForwardTimeout = time.Hour
+	// s3Ask is for one without a body.
+	s3Ask = 10 * time.Second
+	// markHeader is the metadata by which an upload is known again in the other S3.
+	markHeader = "sluice-upload"
+	// doubtRemoved is the doubt of a removal; that of an upload is its mark.
+	doubtRemoved = "removed"
+)
+
+// forwardBackend passes objects on to another S3. It takes bodies in to the last byte
+// before it sends them on: what is not what the client signed never gets there. The
+// event of a change is written down before the change is asked for, with a doubt: when
+// the answer is lost, a mark in the metadata of the object tells what became of it.
+type forwardBackend struct {
+	diskBackend // for the files of bodies under way, and the multipart uploads
+	to          *s3.Client
+	set         *S3Forward
+}
+
+var (
+	_ gofakes3.Backend          = (*forwardBackend)(nil)
+	_ gofakes3.MultipartBackend = (*forwardBackend)(nil)
+)
+
+func newForwardBackend(ctx context.Context, set *S3Forward, disk diskBackend) (*forwardBackend, error) {
+	b := &forwardBackend{diskBackend: disk, to: set.client(), set: set}
+	b.out.happened = b.happened
+	ctx, cancel := context.WithTimeout(ctx, s3Ask)
+	defer cancel()
+	for _, bucket := range b.buckets {
+		_, err := b.to.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: b.there(bucket)})
+		switch code := apiCode(err); {
+		case err == nil:
+		case code == "Forbidden" || code == "AccessDenied" || code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch":
+			return nil, fmt.Errorf("the other S3 refuses bucket %s: check forward.access_key, secret_key and what they may do: %w", *b.there(bucket), err)
+		case code == "NotFound" || code == "NoSuchBucket":
+			return nil, fmt.Errorf("the other S3 has no bucket %s: make it, or name another with forward.bucket", *b.there(bucket))
+		default:
+			return nil, fmt.Errorf("the other S3 does not answer: check forward.endpoint: %w", err)
+		}
+	}
+	return b, nil
+}
+
+// there is the name of a bucket in the other S3.
+func (b *forwardBackend) there(bucket string) *string {
+	if b.set.Bucket != "" {
+		return &b.set.Bucket
+	}
+	return &bucket
+}
+
+func apiCode(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// upstream is the answer to an error of the other S3: one that the client has to know
+// of is passed on, any other is worth another attempt.
+func (b *forwardBackend) upstream(key string, err error) error {
+	switch code := apiCode(err); code {
+	case "":
+		if err == nil {
+			return nil
+		}
+	case "NoSuchKey", "NotFound":
+		return gofakes3.KeyNotFound(key)
+	case "NoSuchUpload", "InvalidPart", "InvalidPartOrder", "InvalidRange", "PreconditionFailed", "EntityTooLarge", "InvalidRequest":
+		return gofakes3.ErrorMessage(gofakes3.ErrorCode(code), "The S3 behind this endpoint says so.")
+	case "EntityTooSmall":
+		return gofakes3.ErrorMessage(gofakes3.ErrInvalidRequest, "A part but the last is smaller than the S3 behind this endpoint takes.")
+	}
+	b.out.env.Log.Warn("the S3 that objects are forwarded to does not do what it is asked", "key", key, "err", err)
+	return gofakes3.ErrorMessage(gofakes3.ErrSlowDown, "The S3 behind this endpoint does not take this now: try again.")
+}
+
+// happened tells whether the upload with that mark, or the removal, was done.
+func (b *forwardBackend) happened(ctx context.Context, name objectName, doubt string) (bool, error) {
+	head, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: b.there(name.bucket), Key: &name.key})
+	gone := apiCode(err) == "NotFound" || apiCode(err) == "NoSuchKey"
+	switch {
+	case gone:
+		return doubt == doubtRemoved, nil
+	case err != nil:
+		return false, err
+	}
+	return head.Metadata[markHeader] == doubt, nil
+}
+
+// change asks the other S3 for a change, with its event in doubt until it answers.
+// The object is locked.
+func (b *forwardBackend) change(name objectName, e bus.Event, doubt string, ask func() error) error {
+	if err := b.out.flush(name); err != nil {
+		return slowDown(err)
+	}
+	var due dueEvent
+	err := b.db.Batch(func(tx *bbolt.Tx) (err error) {
+		due, err = b.out.add(tx, name, e, doubt)
+		return err
+	})
+	if err != nil {
+		return storeFault(err)
+	}
+	if err := ask(); err != nil {
+		b.out.wait(due) // it is told apart later whether it was done
+		return b.upstream(name.key, err)
+	}
+	due.doubt = ""
+	return slowDown(b.out.publish([]dueEvent{due}))
+}
+
+// created makes the event of an upload.
+func (b *forwardBackend) created(ctx context.Context, name objectName, rec *objectRecord, what string) (bus.Event, error) {
+	if gofakes3.HasWriteConditions(ctx) {
+		head, err := b.HeadObject(ctx, name.bucket, name.key)
+		etag := ""
+		if err == nil {
+			etag = hex.EncodeToString(head.Hash)
+		} else if !gofakes3.HasErrorCode(err, gofakes3.ErrNoSuchKey) {
+			return bus.Event{}, err
+		}
+		if err := gofakes3.CheckWriteConditions(ctx, err == nil, etag); err != nil {
+			return bus.Event{}, err
+		}
+	}
+	rec.Modified = time.Now().UTC()
+	rec.Sequencer = b.sequencer(rec.Modified)
+	e, err := rec.upload(name, what).event()
+	if err != nil {
+		return e, gofakes3.ErrorInvalidArgument("key", name.key, "This cannot become an event: "+err.Error())
+	}
+	return e, nil
+}
+
+// PutObject is gofakes3.Backend.PutObject.
+func (b *forwardBackend) PutObject(ctx context.Context, bucket, key string, meta map[string]string, from io.Reader, size int64) (gofakes3.PutObjectResult, error) {
+	file, sum, err := b.stage(ctx, from, size)
+	if err != nil {
+		return gofakes3.PutObjectResult{}, err
+	}
+	defer b.discard([]string{file.Name})
+	body, err := os.Open(b.path(file.Name))
+	if err != nil {
+		return gofakes3.PutObjectResult{}, err
+	}
+	defer body.Close() //nolint:errcheck // it was only read
+	name := objectName{bucket, key}
+	defer b.out.lock(name)()
+	rec := &objectRecord{Size: file.Size, ETag: hex.EncodeToString(sum), Meta: meta}
+	e, err := b.created(ctx, name, rec, createdPut)
+	if err != nil {
+		return gofakes3.PutObjectResult{}, err
+	}
+	m := newForwardMeta(meta)
+	err = b.change(name, e, m.mark, func() error {
+		_, err := b.to.PutObject(context.WithoutCancel(ctx), &s3.PutObjectInput{
+			Bucket: b.there(bucket), Key: &key, Body: body, ContentLength: &file.Size, Metadata: m.user,
+			ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
+			ContentEncoding: m.get("Content-Encoding"), ContentLanguage: m.get("Content-Language"),
+		})
+		return err
+	})
+	return gofakes3.PutObjectResult{ETag: rec.quoted()}, err
+}
+
+// forwardMeta is metadata as the SDK takes it.
+type forwardMeta struct {
+	mark string
+	user map[string]string
+	head map[string]string
+}
+
+func newForwardMeta(meta map[string]string) forwardMeta {
+	m := forwardMeta{mark: rand.Text(), user: make(map[string]string), head: meta}
+	for name, v := range meta {
+		if user, ok := strings.CutPrefix(name, "X-Amz-Meta-"); ok {
+			m.user[strings.ToLower(user)] = v
+		}
+	}
+	m.user[markHeader] = m.mark
+	return m
+}
+
+func (m forwardMeta) get(name string) *string {
+	if v := m.head[name]; v != "" {
+		return &v
+	}
+	return nil
+}
+
+// CopyObject is gofakes3.Backend.CopyObject.
+func (b *forwardBackend) CopyObject(ctx context.Context, fromBucket, fromKey, bucket, key string, meta map[string]string) (gofakes3.CopyObjectResult, error) {
+	name := objectName{bucket, key}
+	defer b.out.lock(name)()
+	if !slices.Contains(b.buckets, fromBucket) {
+		return gofakes3.CopyObjectResult{}, gofakes3.BucketNotFound(fromBucket)
+	}
+	source, err := b.HeadObject(ctx, fromBucket, fromKey)
+	if err != nil {
+		return gofakes3.CopyObjectResult{}, err
+	}
+	rec := &objectRecord{Size: source.Size, Meta: meta}
+	e, err := b.created(ctx, name, rec, createdCopy)
+	if err != nil {
+		return gofakes3.CopyObjectResult{}, err
+	}
+	m := newForwardMeta(meta)
+	var out *s3.CopyObjectOutput
+	err = b.change(name, e, m.mark, func() (err error) {
+		out, err = b.to.CopyObject(context.WithoutCancel(ctx), &s3.CopyObjectInput{
+			Bucket: b.there(bucket), Key: &key, CopySource: aws.String(copySource(*b.there(fromBucket), fromKey)),
+			MetadataDirective: types.MetadataDirectiveReplace, Metadata: m.user,
+			ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
+			ContentEncoding: m.get("Content-Encoding"), ContentLanguage: m.get("Content-Language"),
+		})
+		return err
+	})
+	if out == nil || out.CopyObjectResult == nil {
+		return gofakes3.CopyObjectResult{}, err
+	}
+	return gofakes3.CopyObjectResult{ETag: aws.ToString(out.CopyObjectResult.ETag), LastModified: gofakes3.NewContentTime(rec.Modified)}, err
+}
+
+// copySource is a bucket and a key as the header has them: percent-encoded.
+func copySource(bucket, key string) string {
+	return bucket + "/" + gofakes3.URLEncode(key)
+}
+
+// DeleteObject is gofakes3.Backend.DeleteObject.
+func (b *forwardBackend) DeleteObject(ctx context.Context, bucket, key string) (gofakes3.ObjectDeleteResult, error) {
+	name := objectName{bucket, key}
+	defer b.out.lock(name)()
+	if _, err := b.HeadObject(ctx, bucket, key); gofakes3.HasErrorCode(err, gofakes3.ErrNoSuchKey) {
+		return gofakes3.ObjectDeleteResult{}, slowDown(b.out.flush(name))
+	} else if err != nil {
+		return gofakes3.ObjectDeleteResult{}, err
+	}
+	now := time.Now().UTC()
+	u := upload{name: removedDelete, bucket: bucket, key: key, size: noSize, sequencer: b.sequencer(now), at: now}
+	e, err := u.event()
+	if err != nil {
+		return gofakes3.ObjectDeleteResult{}, err
+	}
+	return gofakes3.ObjectDeleteResult{}, b.change(name, e, doubtRemoved, func() error {
+		_, err := b.to.DeleteObject(context.WithoutCancel(ctx), &s3.DeleteObjectInput{Bucket: b.there(bucket), Key: &key})
+		return err
+	})
+}
+
+// DeleteMulti is gofakes3.Backend.DeleteMulti.
+func (b *forwardBackend) DeleteMulti(ctx context.Context, bucket string, keys ...string) (result gofakes3.MultiDeleteResult, _ error) {
+	for _, key := range keys {
+		if _, err := b.DeleteObject(ctx, bucket, key); err != nil {
+			fault := gofakes3.ErrorResultFromError(err)
+			fault.Key = key
+			result.Error = append(result.Error, fault)
+			continue
+		}
+		result.Deleted = append(result.Deleted, gofakes3.ObjectID{Key: key})
+	}
+	return result, nil
+}
+
+// HeadObject is gofakes3.Backend.HeadObject.
+func (b *forwardBackend) HeadObject(ctx context.Context, bucket, key string) (*gofakes3.Object, error) {
+	out, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: b.there(bucket), Key: &key})
+	if err != nil {
+		return nil, b.upstream(key, err)
+	}
+	obj := &gofakes3.Object{Name: key, Size: aws.ToInt64(out.ContentLength), Contents: http.NoBody}
+	describe(obj, out.Metadata, out.ETag, out.LastModified, map[string]*string{
+		"Content-Type": out.ContentType, "Cache-Control": out.CacheControl, "Content-Disposition": out.ContentDisposition,
+		"Content-Encoding": out.ContentEncoding, "Content-Language": out.ContentLanguage,
+	})
+	return obj, nil
+}
+
+// describe fills in what the library has of an object besides its bytes.
+func describe(obj *gofakes3.Object, user map[string]string, etag *string, modified *time.Time, head map[string]*string) {
+	obj.Hash, obj.Metadata = libraryHash(plainETag(aws.ToString(etag))), make(map[string]string)
+	for name, v := range user {
+		if name != markHeader {
+			obj.Metadata["X-Amz-Meta-"+name] = v
+		}
+	}
+	for name, v := range head {
+		if v != nil {
+			obj.Metadata[name] = *v
+		}
+	}
+	obj.Metadata["Last-Modified"] = aws.ToTime(modified).UTC().Format(http.TimeFormat)
+}
+
+// GetObject is gofakes3.Backend.GetObject.
+func (b *forwardBackend) GetObject(ctx context.Context, bucket, key string, want *gofakes3.ObjectRangeRequest) (*gofakes3.Object, error) {
+	in := &s3.GetObjectInput{Bucket: b.there(bucket), Key: &key}
+	if want != nil {
+		in.Range = aws.String(rangeHeader(want))
+	}
+	out, err := b.to.GetObject(ctx, in)
+	if err != nil {
+		return nil, b.upstream(key, err)
+	}
+	obj := &gofakes3.Object{Name: key, Size: aws.ToInt64(out.ContentLength), Contents: out.Body}
+	describe(obj, out.Metadata, out.ETag, out.LastModified, map[string]*string{
+		"Content-Type": out.ContentType, "Cache-Control": out.CacheControl, "Content-Disposition": out.ContentDisposition,
+		"Content-Encoding": out.ContentEncoding, "Content-Language": out.ContentLanguage,
+	})
+	if text := aws.ToString(out.ContentRange); want != nil && text != "" {
+		var first, last, size int64
+		if _, err := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &size); err != nil {
+			return nil, errors.Join(b.upstream(key, fmt.Errorf("a Content-Range of %q: %w", text, err)), out.Body.Close())
+		}
+		obj.Size, obj.Range = size, &gofakes3.ObjectRange{Start: first, Length: last - first + 1}
+	}
+	return obj, nil
+}
+
+func rangeHeader(want *gofakes3.ObjectRangeRequest) string {
+	switch {
+	case want.FromEnd:
+		return "bytes=-" + strconv.FormatInt(want.End, 10)
+	case want.End == gofakes3.RangeNoEnd:
+		return fmt.Sprintf("bytes=%d-", want.Start)
+	}
+	return fmt.Sprintf("bytes=%d-%d", want.Start, want.End)
+}
+
+// ListBucket is gofakes3.Backend.ListBucket.
+func (b *forwardBackend) ListBucket(ctx context.Context, bucket string, prefix *gofakes3.Prefix, page gofakes3.ListBucketPage) (*gofakes3.ObjectList, error) {
+	in := &s3.ListObjectsInput{Bucket: b.there(bucket), MaxKeys: aws.Int32(gofakes3.MaxBucketKeys)}
+	if prefix != nil {
+		in.Prefix, in.Delimiter = &prefix.Prefix, &prefix.Delimiter
+	}
+	if page.Marker != "" {
+		in.Marker = &page.Marker
+	}
+	if page.MaxKeys > 0 {
+		in.MaxKeys = aws.Int32(int32(min(page.MaxKeys, gofakes3.MaxBucketKeys))) //nolint:gosec // it is 1000 at most
+	}
+	out, err := b.to.ListObjects(ctx, in)
+	if err != nil {
+		return nil, b.upstream("", err)
+	}
+	list := gofakes3.NewObjectList()
+	list.IsTruncated, list.NextMarker = aws.ToBool(out.IsTruncated), aws.ToString(out.NextMarker)
+	for _, o := range out.Contents {
+		list.Add(&gofakes3.Content{
+			Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), ETag: aws.ToString(o.ETag), StorageClass: gofakes3.StorageStandard,
+			LastModified: gofakes3.NewContentTime(aws.ToTime(o.LastModified)),
+		})
+	}
+	for _, p := range out.CommonPrefixes {
+		list.AddPrefix(aws.ToString(p.Prefix))
+	}
+	if n := len(list.Contents); list.IsTruncated && list.NextMarker == "" && n > 0 {
+		list.NextMarker = list.Contents[n-1].Key
+	}
+	return list, nil
+}

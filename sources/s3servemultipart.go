@@ -28,15 +28,16 @@ type partsUpload struct {
 	Begun   time.Time         `json:"begun"`
 	Size    int64             `json:"size"`              // of all parts
 	Created string            `json:"created,omitempty"` // the ETag, once it is complete
+	Mark    string            `json:"mark,omitempty"`    // see forwardBackend
 }
 
 // uploadPart is a part in the database.
 type uploadPart struct {
 	File objectFile `json:"file"`
-	MD5  []byte     `json:"md5"`
+	ETag string     `json:"etag"` // the MD5 in hex
 }
 
-func (p *uploadPart) quoted() string { return `"` + hex.EncodeToString(p.MD5) + `"` }
+func (p *uploadPart) quoted() string { return `"` + p.ETag + `"` }
 
 // restored is where the context of a request of restore has the id of the upload.
 type restored struct{}
@@ -46,9 +47,13 @@ func (b *diskBackend) CreateMultipartUpload(ctx context.Context, bucket, key str
 	if id, ok := ctx.Value(restored{}).(gofakes3.UploadID); ok {
 		return id, nil
 	}
-	u := partsUpload{Bucket: bucket, Key: key, Meta: checkedMeta(ctx, meta), Begun: time.Now().UTC()}
 	id := gofakes3.UploadID(rand.Text())
-	err := b.db.Batch(func(tx *bbolt.Tx) error {
+	return id, b.begin(id, partsUpload{Bucket: bucket, Key: key, Meta: checkedMeta(ctx, meta), Begun: time.Now().UTC()})
+}
+
+// begin notes a multipart upload.
+func (b *objectStore) begin(id gofakes3.UploadID, u partsUpload) error {
+	return storeFault(b.db.Batch(func(tx *bbolt.Tx) error {
 		table := tx.Bucket([]byte(tableUploads))
 		if table.Stats().KeyN >= maxOpenUploads {
 			return gofakes3.ErrorMessage(gofakes3.ErrSlowDown, "There are too many multipart uploads: complete or abort some.")
@@ -57,8 +62,7 @@ func (b *diskBackend) CreateMultipartUpload(ctx context.Context, bucket, key str
 			return err
 		}
 		return putJSON(table, string(id), u)
-	})
-	return id, storeFault(err)
+	}))
 }
 
 func putJSON(table *bbolt.Bucket, key string, v any) error {
@@ -101,22 +105,29 @@ func (b *diskBackend) UploadPart(ctx context.Context, _, _ string, id gofakes3.U
 	if err != nil {
 		return "", err
 	}
-	part := &uploadPart{File: file, MD5: sum}
-	var unused []string
-	err = b.db.Batch(func(tx *bbolt.Tx) error {
-		unused, err = b.putPart(tx, id, number, part)
-		return err
-	})
-	if err != nil {
+	part := &uploadPart{File: file, ETag: hex.EncodeToString(sum)}
+	if err := b.keepPart(id, number, part); err != nil {
 		b.discard([]string{file.Name})
-		return "", storeFault(err)
+		return "", err
 	}
-	b.discard(unused)
 	return part.quoted(), nil
 }
 
+// keepPart notes a part, in the place of one with the same number.
+func (b *objectStore) keepPart(id gofakes3.UploadID, number int, part *uploadPart) error {
+	var unused []string
+	err := b.db.Batch(func(tx *bbolt.Tx) (err error) {
+		unused, err = b.putPart(tx, id, number, part)
+		return err
+	})
+	if err == nil {
+		b.discard(unused)
+	}
+	return storeFault(err)
+}
+
 // putPart gives the file of the part that it replaces.
-func (b *diskBackend) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, part *uploadPart) (unused []string, err error) {
+func (b *objectStore) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, part *uploadPart) (unused []string, err error) {
 	u, parts, err := uploadIn(tx, id)
 	if err != nil {
 		return nil, err
@@ -147,7 +158,7 @@ func (b *diskBackend) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, pa
 	return unused, putJSON(tx.Bucket([]byte(tableUploads)), string(id), u)
 }
 
-func (b *diskBackend) knownPart(id gofakes3.UploadID, number int) (etag string, err error) {
+func (b *objectStore) knownPart(id gofakes3.UploadID, number int) (etag string, err error) {
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		_, parts, err := uploadIn(tx, id)
 		if err != nil {
@@ -205,7 +216,7 @@ func assemble(parts *bbolt.Bucket, list []gofakes3.CompletedPart) (*objectRecord
 		return nil, gofakes3.ErrorMessage(gofakes3.ErrMalformedXML, "The list of parts is empty.")
 	}
 	rec := &objectRecord{}
-	sums := make([][]byte, 0, len(list))
+	tags := make([]string, 0, len(list))
 	for i, want := range list {
 		if i > 0 && want.PartNumber <= list[i-1].PartNumber {
 			return nil, gofakes3.ErrInvalidPartOrder
@@ -214,14 +225,14 @@ func assemble(parts *bbolt.Bucket, list []gofakes3.CompletedPart) (*objectRecord
 		if err != nil {
 			return nil, err
 		}
-		if part == nil || !strings.EqualFold(plainETag(want.ETag), hex.EncodeToString(part.MD5)) {
+		if part == nil || !strings.EqualFold(plainETag(want.ETag), part.ETag) {
 			return nil, gofakes3.ErrorMessagef(gofakes3.ErrInvalidPart, "Part %d was not uploaded, or has another ETag.", want.PartNumber)
 		}
 		rec.Files = append(rec.Files, part.File)
 		rec.Size += part.File.Size
-		sums = append(sums, part.MD5)
+		tags = append(tags, part.ETag)
 	}
-	rec.ETag = partETag(sums)
+	rec.ETag = partETag(tags)
 	return rec, nil
 }
 
@@ -258,6 +269,11 @@ func closeUpload(tx *bbolt.Tx, id gofakes3.UploadID, etag string) (files []objec
 // AbortMultipartUpload is gofakes3.MultipartBackend.AbortMultipartUpload.
 func (b *diskBackend) AbortMultipartUpload(_ context.Context, bucket, key string, id gofakes3.UploadID) error {
 	defer b.out.lock(objectName{bucket, key})()
+	return b.end(id)
+}
+
+// end removes a multipart upload and its parts.
+func (b *objectStore) end(id gofakes3.UploadID) error {
 	var unused []string
 	err := b.db.Batch(func(tx *bbolt.Tx) error {
 		files, err := closeUpload(tx, id, "")
@@ -275,7 +291,7 @@ func (b *diskBackend) AbortMultipartUpload(_ context.Context, bucket, key string
 
 // uploads gives the multipart uploads of an earlier process, or those that began
 // before a time.
-func (b *diskBackend) uploads(before time.Time) (found map[gofakes3.UploadID]partsUpload, err error) {
+func (b *objectStore) uploads(before time.Time) (found map[gofakes3.UploadID]partsUpload, err error) {
 	found = make(map[gofakes3.UploadID]partsUpload)
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(tableUploads)).ForEach(func(id, doc []byte) error {
@@ -294,7 +310,7 @@ func (b *diskBackend) uploads(before time.Time) (found map[gofakes3.UploadID]par
 
 // restore tells the library of the uploads of an earlier process. It keeps them in
 // memory and learns of one only by a request.
-func (b *diskBackend) restore(ctx context.Context, library http.Handler) error {
+func (b *objectStore) restore(ctx context.Context, library http.Handler) error {
 	found, err := b.uploads(b.since)
 	if err != nil {
 		return err
@@ -320,7 +336,7 @@ func (b *diskBackend) restore(ctx context.Context, library http.Handler) error {
 	return nil
 }
 
-func (b *diskBackend) partSizes(id gofakes3.UploadID) (sizes map[int]int64, err error) {
+func (b *objectStore) partSizes(id gofakes3.UploadID) (sizes map[int]int64, err error) {
 	sizes = make(map[int]int64)
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		_, parts, err := uploadIn(tx, id)

@@ -27,6 +27,10 @@ type outbox struct {
 	pub bus.Publisher
 	env *Env
 
+	// happened tells, for an event in doubt, whether what it tells was done. It is nil
+	// where nothing is in doubt.
+	happened func(ctx context.Context, name objectName, doubt string) (bool, error)
+
 	seed    maphash.Seed
 	stripes [512]sync.Mutex
 
@@ -40,6 +44,7 @@ type dueEvent struct {
 	name  objectName
 	id    []byte // the key in the database
 	event bus.Event
+	doubt string // what tells whether it happened at all; "" when it did
 }
 
 // savedEvent is a dueEvent in the database.
@@ -47,6 +52,7 @@ type savedEvent struct {
 	Bucket string          `json:"bucket"`
 	Key    string          `json:"key"`
 	Event  json.RawMessage `json:"event"`
+	Doubt  string          `json:"doubt,omitempty"`
 }
 
 const (
@@ -81,7 +87,7 @@ func newOutbox(db *bbolt.DB, pub bus.Publisher, env *Env) (*outbox, error) {
 				return err
 			}
 			name := objectName{saved.Bucket, saved.Key}
-			o.waiting[name] = append(o.waiting[name], dueEvent{name: name, id: slices.Clone(id), event: e})
+			o.waiting[name] = append(o.waiting[name], dueEvent{name: name, id: slices.Clone(id), event: e, doubt: saved.Doubt})
 			return nil
 		})
 	})
@@ -108,18 +114,18 @@ func (o *outbox) lock(names ...objectName) (unlock func()) {
 }
 
 // add puts an event in, in the transaction that does what the event tells.
-func (o *outbox) add(tx *bbolt.Tx, name objectName, e bus.Event) (dueEvent, error) {
+func (o *outbox) add(tx *bbolt.Tx, name objectName, e bus.Event, doubt string) (dueEvent, error) {
 	table := tx.Bucket([]byte(tableDue))
 	n, err := table.NextSequence()
 	if err != nil {
 		return dueEvent{}, err
 	}
-	doc, err := json.Marshal(savedEvent{Bucket: name.bucket, Key: name.key, Event: e.AppendJSON(nil)})
+	doc, err := json.Marshal(savedEvent{Bucket: name.bucket, Key: name.key, Event: e.AppendJSON(nil), Doubt: doubt})
 	if err != nil {
 		return dueEvent{}, err
 	}
 	id := binary.BigEndian.AppendUint64(nil, n)
-	return dueEvent{name: name, id: id, event: e}, table.Put(id, doc)
+	return dueEvent{name: name, id: id, event: e, doubt: doubt}, table.Put(id, doc)
 }
 
 // publish returns nil once all of the events are durable. Those that are not wait
@@ -165,7 +171,40 @@ func (o *outbox) flush(names ...objectName) error {
 		delete(o.waiting, name)
 	}
 	o.mu.Unlock()
-	return o.publish(due)
+	due, err := o.clear(due)
+	return errors.Join(err, o.publish(due))
+}
+
+// clear leaves out what turns out not to have happened. What cannot be told waits on,
+// and what comes after it.
+func (o *outbox) clear(due []dueEvent) (sure []dueEvent, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), s3PublishTimeout)
+	defer cancel()
+	for _, d := range due {
+		if err == nil && d.doubt != "" {
+			var happened bool
+			if happened, err = o.happened(ctx, d.name, d.doubt); err == nil && !happened {
+				o.mu.Lock()
+				o.settled = append(o.settled, d.id)
+				o.mu.Unlock()
+				continue
+			}
+		}
+		if err != nil {
+			o.wait(d)
+			continue
+		}
+		d.doubt = ""
+		sure = append(sure, d)
+	}
+	return sure, err
+}
+
+// wait keeps an event for later.
+func (o *outbox) wait(d dueEvent) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting[d.name] = append(o.waiting[d.name], d)
 }
 
 // run publishes what waits and forgets what is settled, until ctx ends.

@@ -61,35 +61,47 @@ func (s *s3Server) Run(ctx context.Context, pub bus.Publisher) (err error) {
 	}
 	// The last: every request has ended, and what it settled is known.
 	defer func() { err = errors.Join(err, out.forget()) }()
-	backend, chores, err := s.backend(ctx, db, out)
+	backend, err := s.backend(ctx, db, out)
 	if err != nil {
 		return err
 	}
-	chores = append(chores, out.run)
 	library := gofakes3.New(backend, gofakes3.WithLogger(s3Log{s.env.Log}), gofakes3.WithUnimplementedPageError())
 	handler := library.Server()
-	if disk, ok := backend.(*diskBackend); ok {
-		if err := disk.restore(ctx, handler); err != nil {
-			return fmt.Errorf("the multipart uploads in %s: %w", s.env.Dir, err)
-		}
-		chores = append(chores, func(ctx context.Context) { s.tidy(ctx, disk, library) })
+	if err := backend.restore(ctx, handler); err != nil {
+		return fmt.Errorf("the multipart uploads in %s: %w", s.env.Dir, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var working sync.WaitGroup
 	defer working.Wait()
-	for _, chore := range chores {
-		working.Go(func() { chore(ctx) })
-	}
+	working.Go(func() { out.run(ctx) })
+	working.Go(func() { s.tidy(ctx, backend, library) })
 	err = s.serve(ctx, listener, handler)
 	cancel()
 	return err
 }
 
-// backend gives where the objects are, and what is to be done beside.
-func (s *s3Server) backend(ctx context.Context, db *bbolt.DB, out *outbox) (gofakes3.Backend, []func(context.Context), error) {
+// s3Backend is where the objects are.
+type s3Backend interface {
+	gofakes3.Backend
+	gofakes3.MultipartBackend
+	// restore tells the library of the multipart uploads of an earlier process.
+	restore(ctx context.Context, library http.Handler) error
+	// uploads gives the multipart uploads that began before a time.
+	uploads(before time.Time) (map[gofakes3.UploadID]partsUpload, error)
+	// sweep removes what a crash left.
+	sweep(ctx context.Context) error
+	// expire removes the objects that were made before a time.
+	expire(ctx context.Context, before time.Time) error
+}
+
+func (s *s3Server) backend(ctx context.Context, db *bbolt.DB, out *outbox) (s3Backend, error) {
 	store := newObjectStore(db, s.env.Dir, int64(s.set.Limits.Object), out)
-	return &diskBackend{objectStore: store, buckets: s.set.Buckets}, nil, nil
+	disk := diskBackend{objectStore: store, buckets: s.set.Buckets}
+	if s.set.Forward == nil {
+		return &disk, nil
+	}
+	return newForwardBackend(ctx, s.set.Forward, disk)
 }
 
 func (s *s3Server) listen() (net.Listener, error) {
@@ -147,17 +159,17 @@ func (s *s3Server) serve(ctx context.Context, listener net.Listener, library htt
 }
 
 // tidy removes what a crash left and what is too old, until ctx ends.
-func (s *s3Server) tidy(ctx context.Context, disk *diskBackend, library *gofakes3.GoFakeS3) {
-	if err := disk.sweep(ctx); err != nil && ctx.Err() == nil {
+func (s *s3Server) tidy(ctx context.Context, objects s3Backend, library *gofakes3.GoFakeS3) {
+	if err := objects.sweep(ctx); err != nil && ctx.Err() == nil {
 		s.env.Log.Warn("cannot remove what a crash left of objects", "dir", s.env.Dir, "err", err)
 	}
 	for {
 		now := time.Now()
-		if err := disk.reap(ctx, now.Add(-time.Duration(s.set.Retain.Unfinished)), library); err != nil {
+		if err := reap(ctx, objects, now.Add(-time.Duration(s.set.Retain.Unfinished)), library); err != nil {
 			s.env.Log.Warn("cannot remove multipart uploads that are too old", "err", err)
 		}
 		if age := time.Duration(s.set.Retain.Age); age > 0 {
-			if err := disk.expire(ctx, now.Add(-age)); err != nil {
+			if err := objects.expire(ctx, now.Add(-age)); err != nil {
 				s.env.Log.Warn("cannot remove objects that are too old", "err", err)
 			}
 		}
@@ -168,13 +180,13 @@ func (s *s3Server) tidy(ctx context.Context, disk *diskBackend, library *gofakes
 }
 
 // reap removes the multipart uploads that began before a time.
-func (b *diskBackend) reap(ctx context.Context, before time.Time, library *gofakes3.GoFakeS3) error {
-	found, err := b.uploads(before)
+func reap(ctx context.Context, objects s3Backend, before time.Time, library *gofakes3.GoFakeS3) error {
+	found, err := objects.uploads(before)
 	if err != nil {
 		return err
 	}
 	for id, u := range found {
-		if err := b.AbortMultipartUpload(ctx, u.Bucket, u.Key, id); err != nil {
+		if err := objects.AbortMultipartUpload(ctx, u.Bucket, u.Key, id); err != nil {
 			return err
 		}
 		// Of a complete one the library knows nothing any more.

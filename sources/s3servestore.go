@@ -286,7 +286,7 @@ func (s *objectStore) make(tx *bbolt.Tx, c change) (unused []string, due dueEven
 	if unused, err = count(tx, gone, -1); err != nil {
 		return nil, due, err
 	}
-	due, err = s.out.add(tx, c.name, c.event)
+	due, err = s.out.add(tx, c.name, c.event, "")
 	return unused, due, err
 }
 
@@ -309,6 +309,9 @@ func putRecord(tx *bbolt.Tx, name objectName, rec *objectRecord) error {
 func count(tx *bbolt.Tx, files []objectFile, by int) (unused []string, err error) {
 	table := tx.Bucket([]byte(tableBlobs))
 	for _, f := range files {
+		if f.Name == "" {
+			continue // it is in another S3
+		}
 		n := by
 		if was := table.Get([]byte(f.Name)); was != nil {
 			n += int(binary.BigEndian.Uint32(was))
@@ -402,13 +405,18 @@ func (s *objectStore) sweep(ctx context.Context) error {
 	})
 }
 
-// partETag is the ETag of a multipart upload: the MD5 of the MD5s of its parts.
-func partETag(sums [][]byte) string {
+// partETag is the ETag of a multipart upload: the MD5 of the MD5s of its parts. It is
+// "" when one of them is no MD5.
+func partETag(tags []string) string {
 	digest := md5.New() //nolint:gosec // an ETag is an MD5
-	for _, sum := range sums {
+	for _, tag := range tags {
+		sum, err := hex.DecodeString(tag)
+		if err != nil || len(sum) != md5.Size {
+			return ""
+		}
 		digest.Write(sum)
 	}
-	return hex.EncodeToString(digest.Sum(nil)) + "-" + strconv.Itoa(len(sums))
+	return hex.EncodeToString(digest.Sum(nil)) + "-" + strconv.Itoa(len(tags))
 }
 
 // libraryHash is an ETag as the library holds it, in bytes: it knows no dash, so the

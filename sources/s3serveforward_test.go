@@ -1,0 +1,177 @@
+package sources_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"sluice/bus"
+	"sluice/config/value"
+	"sluice/sources"
+	"sluice/sources/sourcetest"
+)
+
+// forwardTo are the settings of an endpoint in front of another.
+func forwardTo(t *testing.T, target string) *sources.S3 {
+	t.Helper()
+	s := serveSettings()
+	u, err := value.ParseURL(target, "http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve.Forward = &sources.S3Forward{Endpoint: u, AccessKey: serveAccess, SecretKey: value.NewSecret(serveSecret)}
+	return s
+}
+
+// The other S3 is an endpoint of the same kind, so that its events show what got
+// there.
+func TestS3ServeForward(t *testing.T) {
+	t.Parallel()
+	behind := servedS3(t)
+	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, behind.url()), &sourcetest.Publisher{})
+	c, ctx, bucket := e.client(), t.Context(), aws.String(serveBucket)
+	_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a b/ü"), Body: strings.NewReader("0123456789"),
+		ContentType: aws.String("text/x"), Metadata: map[string]string{"author": "ann"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("a b/ü"), Range: aws.String("bytes=2-4")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(out.Body); string(body) != "234" || *out.ContentType != "text/x" || out.Metadata["author"] != "ann" || len(out.Metadata) != 1 {
+		t.Errorf("GET gives %q, %s, %v", body, *out.ContentType, out.Metadata)
+	}
+	if _, err := c.CopyObject(ctx, &s3.CopyObjectInput{Bucket: bucket, Key: aws.String("copy"), CopySource: aws.String("uploads/a%20b/%C3%BC")}); err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte("0123456789abcdef"), 12<<16)
+	manager := transfermanager.New(c, func(o *transfermanager.Options) { o.PartSizeBytes, o.MultipartUploadThreshold = 5<<20, 5<<20 })
+	made, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: bucket, Key: aws.String("big"), Body: bytes.NewReader(big)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.get("big"); !bytes.Equal(got, big) {
+		t.Errorf("%d bytes of %d come back, %v", len(got), len(big), err)
+	}
+	list, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: bucket, Delimiter: aws.String("/")})
+	if err != nil || len(list.Contents) != 2 || len(list.CommonPrefixes) != 1 || *list.Contents[0].ETag != *made.ETag {
+		t.Errorf("the list is %+v, %v", list, err)
+	}
+	for range 2 {
+		if _, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: bucket, Key: aws.String("copy")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{
+		"object.created.put a b/ü 10", "object.created.copy copy 10",
+		fmt.Sprintf("object.created.complete_multipart_upload big %d", len(big)), "object.removed.delete copy",
+	}
+	e.wantTold(want...)
+	behind.wantTold(want...)
+	if files := e.files(); len(files) > 0 {
+		t.Errorf("files are left here: %v", files)
+	}
+	status, text := do(t, signedPut(t, e.url()+"/uploads/bad", serveSecret, "UNSIGNED-PAYLOAD", "x", http.Header{"X-Amz-Checksum-Crc32": {crc("y")}}))
+	if status != http.StatusBadRequest || !slices.Equal(behind.told(), want) {
+		t.Errorf("another checksum: %d %s, and behind are %v", status, text, behind.told())
+	}
+}
+
+// The answer of the other S3 gets lost: the mark of the object tells that it has it.
+func TestS3ServeForwardDoubt(t *testing.T) {
+	t.Parallel()
+	behind := servedS3(t)
+	target, err := url.Parse(behind.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lose, deaf atomic.Bool
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host
+	}}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		change := r.Method == http.MethodPut || r.Method == http.MethodDelete
+		if change && deaf.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		if change && lose.Load() {
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, front.URL), &sourcetest.Publisher{})
+	for _, key := range []string{"kept", "gone"} {
+		if err := e.put(key, "old"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(key string) error {
+		_, err := e.client().DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(serveBucket), Key: &key})
+		return err
+	}
+	deaf.Store(true)
+	if e.put("kept", "never") == nil || e.put("never", "x") == nil || remove("kept") == nil {
+		t.Error("acknowledged although it was not done")
+	}
+	deaf.Store(false)
+	lose.Store(true)
+	if e.put("new", "hello") == nil || remove("gone") == nil {
+		t.Error("acknowledged although nobody can tell")
+	}
+	lose.Store(false)
+	until(t, "the events of what was done", func() bool { return len(e.told()) >= 4 })
+	if err := e.put("last", "x"); err != nil {
+		t.Fatal(err)
+	}
+	got := e.told()
+	slices.Sort(got)
+	want := []string{"object.created.put gone 3", "object.created.put kept 3", "object.created.put last 1", "object.created.put new 5", "object.removed.delete gone"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the events are %v, want %v", got, want)
+	}
+}
+
+func TestS3ServeForwardRefused(t *testing.T) {
+	t.Parallel()
+	behind := servedS3(t)
+	for want, spoil := range map[string]func(*sources.S3){
+		"check forward.access_key": func(s *sources.S3) { s.Serve.Forward.SecretKey = value.NewSecret("wrong") },
+		"has no bucket missing":    func(s *sources.S3) { s.Serve.Buckets, s.Serve.Forward.Bucket = []string{"one"}, "missing" },
+	} {
+		s := forwardTo(t, behind.url())
+		spoil(s)
+		err := sourcetest.NewHost(t).Open(t, s).Run(t.Context(), &sourcetest.Publisher{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Run: %v, want %s", err, want)
+		}
+	}
+}
+
+func TestS3ServeForwardContract(t *testing.T) {
+	t.Parallel()
+	sourcetest.Run(t, func(t *testing.T) *sourcetest.Subject {
+		behind := servedS3(t)
+		src := sourcetest.NewHost(t).Open(t, forwardTo(t, behind.url()))
+		return &sourcetest.Subject{Source: byKey{src}, Send: func(ctx context.Context, e bus.Event) error {
+			_, err := clientOf("http://"+sources.S3Addr(src), serveAccess, serveSecret).PutObject(ctx,
+				&s3.PutObjectInput{Bucket: aws.String(serveBucket), Key: aws.String(e.ID()), Body: strings.NewReader("x")})
+			return err
+		}}
+	})
+}

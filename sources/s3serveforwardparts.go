@@ -1,0 +1,120 @@
+package sources
+
+import (
+	"context"
+	"io"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/rclone/gofakes3"
+	"go.etcd.io/bbolt"
+)
+
+// CreateMultipartUpload is gofakes3.MultipartBackend.CreateMultipartUpload. The id is
+// that of the other S3.
+func (b *forwardBackend) CreateMultipartUpload(ctx context.Context, bucket, key string, meta map[string]string) (gofakes3.UploadID, error) {
+	if id, ok := ctx.Value(restored{}).(gofakes3.UploadID); ok {
+		return id, nil
+	}
+	m := newForwardMeta(meta)
+	out, err := b.to.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: b.there(bucket), Key: &key, Metadata: m.user,
+		ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
+		ContentEncoding: m.get("Content-Encoding"), ContentLanguage: m.get("Content-Language"),
+	})
+	if err != nil {
+		return "", b.upstream(key, err)
+	}
+	id := gofakes3.UploadID(aws.ToString(out.UploadId))
+	return id, b.begin(id, partsUpload{Bucket: bucket, Key: key, Meta: meta, Begun: time.Now().UTC(), Mark: m.mark})
+}
+
+// UploadPart is gofakes3.MultipartBackend.UploadPart.
+func (b *forwardBackend) UploadPart(ctx context.Context, bucket, key string, id gofakes3.UploadID, number int, size int64, from io.Reader) (string, error) {
+	if _, ok := ctx.Value(restored{}).(gofakes3.UploadID); ok {
+		return b.knownPart(id, number)
+	}
+	file, _, err := b.stage(ctx, from, size)
+	if err != nil {
+		return "", err
+	}
+	defer b.discard([]string{file.Name})
+	body, err := os.Open(b.path(file.Name))
+	if err != nil {
+		return "", err
+	}
+	defer body.Close() //nolint:errcheck // it was only read
+	out, err := b.to.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: b.there(bucket), Key: &key, UploadId: aws.String(string(id)), Body: body, ContentLength: &file.Size,
+		PartNumber: aws.Int32(int32(number)), //nolint:gosec // it is 1 to 10000
+	})
+	if err != nil {
+		return "", b.upstream(key, err)
+	}
+	part := &uploadPart{File: objectFile{Size: file.Size}, ETag: plainETag(aws.ToString(out.ETag))}
+	return part.quoted(), b.keepPart(id, number, part)
+}
+
+// CompleteMultipartUpload is gofakes3.MultipartBackend.CompleteMultipartUpload.
+func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, key string, id gofakes3.UploadID, in *gofakes3.CompleteMultipartUploadRequest) (gofakes3.VersionID, string, error) {
+	name := objectName{bucket, key}
+	defer b.out.lock(name)()
+	u, rec, err := b.assembled(id, in.Parts)
+	if err != nil {
+		return "", "", err
+	}
+	if u.Created != "" {
+		return "", `"` + u.Created + `"`, slowDown(b.out.flush(name))
+	}
+	e, err := b.created(ctx, name, rec, createdComplete)
+	if err != nil {
+		return "", "", err
+	}
+	var parts []types.CompletedPart
+	for _, p := range in.Parts {
+		parts = append(parts, types.CompletedPart{ETag: aws.String(p.ETag), PartNumber: aws.Int32(int32(p.PartNumber))}) //nolint:gosec // it is 1 to 10000
+	}
+	etag := rec.ETag
+	err = b.change(name, e, u.Mark, func() error {
+		out, err := b.to.CompleteMultipartUpload(context.WithoutCancel(ctx), &s3.CompleteMultipartUploadInput{
+			Bucket: b.there(bucket), Key: &key, UploadId: aws.String(string(id)), MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+		})
+		if err != nil {
+			return err
+		}
+		etag = plainETag(aws.ToString(out.ETag))
+		return b.db.Batch(func(tx *bbolt.Tx) error {
+			_, err := closeUpload(tx, id, etag)
+			return err
+		})
+	})
+	return "", `"` + etag + `"`, err
+}
+
+// assembled gives a multipart upload and, unless it is complete, its record.
+func (b *forwardBackend) assembled(id gofakes3.UploadID, list []gofakes3.CompletedPart) (u partsUpload, rec *objectRecord, err error) {
+	err = b.db.View(func(tx *bbolt.Tx) (err error) {
+		var parts *bbolt.Bucket
+		if u, parts, err = uploadIn(tx, id); err != nil || u.Created != "" {
+			return err
+		}
+		if rec, err = assemble(parts, list); rec != nil {
+			rec.Meta = u.Meta
+		}
+		return err
+	})
+	return u, rec, err
+}
+
+// AbortMultipartUpload is gofakes3.MultipartBackend.AbortMultipartUpload.
+func (b *forwardBackend) AbortMultipartUpload(ctx context.Context, bucket, key string, id gofakes3.UploadID) error {
+	defer b.out.lock(objectName{bucket, key})()
+	_, err := b.to.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: b.there(bucket), Key: &key, UploadId: aws.String(string(id))})
+	if err != nil && apiCode(err) != "NoSuchUpload" {
+		return b.upstream(key, err)
+	}
+	return b.end(id)
+}
