@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+	_ "time/tzdata" // schedules have zones, and the machine may have none
 
 	"sluice/cmd/internal/cli"
 )

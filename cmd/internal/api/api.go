@@ -52,6 +52,11 @@ type View struct {
 	Tokens *Tokens
 	Ingest http.Handler            // the door of / and /events
 	Doors  map[string]sources.Door // the paths of the sources
+
+	// Trigger fires a schedule now, and gives the event once it is durable. Ticks is
+	// how far one is. They may be nil.
+	Trigger func(ctx context.Context, name string) (bus.Event, error)
+	Ticks   func(name string) (sources.Ticks, bool)
 }
 
 // Reload is what came of a reload.

@@ -35,6 +35,9 @@ func (a *api) routes() []route {
 		{"POST", v1 + "/sources/{name}/pause", Admin, a.pauseSource},
 		{"POST", v1 + "/sources/{name}/resume", Admin, a.resumeSource},
 
+		{"GET", v1 + "/schedules", Admin, a.listSchedules},
+		{"POST", v1 + "/schedules/{name}/run", Admin, a.runSchedule},
+
 		{"GET", v1 + "/rules", Admin, a.listRules},
 		{"POST", v1 + "/match", Admin, a.match},
 		{"POST", v1 + "/explain", Admin, a.explain},

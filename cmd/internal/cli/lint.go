@@ -9,15 +9,17 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/bus"
 	"sluice/config"
 	"sluice/rules"
+	"sluice/sources"
 )
 
 // lint warns of what is valid and yet hardly meant: rules that can never match or
-// that others make needless, and sinks that nothing can reach.
-func lint(c *config.Config) config.Faults {
+// that others make needless, sinks that nothing can reach, schedules that are over.
+func lint(c *config.Config, now time.Time) config.Faults {
 	l := linter{never: map[string]bool{}}
 	for _, r := range c.Rules {
 		if r.Enabled {
@@ -27,7 +29,19 @@ func lint(c *config.Config) config.Faults {
 	l.contradictions()
 	l.redundancies()
 	l.unreachable(c)
+	l.odd(c, now)
 	return l.faults
+}
+
+// odd is what the kinds of the sources know of.
+func (l *linter) odd(c *config.Config, now time.Time) {
+	for _, s := range c.Sources {
+		if w, ok := s.Settings.(sources.Warner); ok {
+			for _, f := range w.Warnings(now) {
+				l.warn(s.Pos, "sources."+s.Name+"."+s.Kind+"."+f.Key, "%s", f.Msg)
+			}
+		}
+	}
 }
 
 type linter struct {

@@ -114,7 +114,7 @@ func (e *env) judge(path string, opts lintOptions) verdict {
 	}
 	v.Version = c.Version()
 	v.Sources, v.Sinks, v.Rules = len(c.Sources), len(c.Sinks), len(c.Rules)
-	v.Faults = append(append(v.Faults, c.Warnings...), lint(c)...)
+	v.Faults = append(append(v.Faults, c.Warnings...), lint(c, e.now())...)
 	if len(opts.sample) > 0 {
 		unseen, err := lintFields(c, opts.sample, e.server)
 		if err != nil {
