@@ -3,10 +3,15 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/bus"
 )
+
+// SourceOf is the source whose dead letters are kept under a key of DEADLETTERS; ok is
+// false for a key that is the name of a sink.
+func SourceOf(key string) (source string, ok bool) { return strings.CutPrefix(key, sourceKey) }
 
 // sourceKey begins the keys of dead letters that came from a source and not from a
 // sink. No sink can be called so.

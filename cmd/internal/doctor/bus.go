@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"sluice/bus"
@@ -35,8 +36,15 @@ func (o Running) Report(ctx context.Context) (*Report, error) {
 			return nil, err
 		}
 	}
+	for _, s := range o.Config.Sources {
+		if n := o.Bus.Rejections(s.Name); n > 0 {
+			r.rejections(s.Name, strconv.Itoa(n))
+		}
+	}
 	r.checkSinks(o.Bus.Sinks(), o.Now)
-	r.checkRoom(o.Store.Usage())
+	if err := r.checkRoom(ctx, o.Store, o.Config, o.Now); err != nil {
+		return nil, err
+	}
 	r.checkSettings(o.Config)
 	return r, r.checkClock(ctx, o.Store, o.Now)
 }
@@ -99,6 +107,11 @@ func (r *Report) removed(sink, what string) {
 
 func (r *Report) deadLetters(sink, what string) {
 	r.warn("dead letters", sink, fmt.Sprintf("`sluice dlq ls --sink %s` shows why; `sluice dlq redrive --sink %s` sends them again", sink, sink), "%s", what)
+}
+
+// rejections tells of what a source could not make an event of.
+func (r *Report) rejections(source, n string) {
+	r.warn("dead letters", source, "`sluice dlq ls` shows why; mend who sends it", "input of this source that became no event, and is kept: %s", n)
 }
 
 // checkSettings looks for settings that do not go together; nil is no config.

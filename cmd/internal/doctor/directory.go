@@ -32,7 +32,9 @@ func (o Resting) Report(ctx context.Context) (*Report, error) {
 	if err := o.checkWaiting(ctx, r); err != nil {
 		return nil, err
 	}
-	r.checkRoom(o.Store.Usage())
+	if err := r.checkRoom(ctx, o.Store, o.Config, o.Now); err != nil {
+		return nil, err
+	}
 	r.checkSettings(o.Config)
 	return r, r.checkClock(ctx, o.Store, o.Now)
 }
@@ -69,6 +71,10 @@ func (o Resting) checkWaiting(ctx context.Context, r *Report) error {
 		}
 	}
 	for _, sink := range slices.Sorted(maps.Keys(dead)) {
+		if source, ok := dispatch.SourceOf(sink); ok {
+			r.rejections(source, fmt.Sprintf("%d packs", dead[sink]))
+			continue
+		}
 		r.deadLetters(sink, fmt.Sprintf("packs of dead letters that are kept: %d", dead[sink]))
 	}
 	r.fine("sinks", "nothing waits for a sink that takes nothing")

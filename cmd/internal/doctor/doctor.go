@@ -11,6 +11,7 @@ import (
 
 	"sluice/bus"
 	"sluice/bus/dispatch"
+	"sluice/config"
 )
 
 // Severity is how bad a finding is.
@@ -124,8 +125,25 @@ const (
 	lowFree = 256 << 20
 )
 
-// checkRoom looks at how full the store is.
-func (r *Report) checkRoom(u bus.Usage) {
+// checkRoom looks at how full the store is, and at whether events go before their time.
+func (r *Report) checkRoom(ctx context.Context, store bus.Log, c *config.Config, now time.Time) error {
+	info, err := store.Stream(bus.Events).Info(ctx)
+	if err != nil {
+		return err
+	}
+	r.checkUsage(store.Usage())
+	if c != nil && info.Packs > 0 {
+		age, size := time.Duration(c.Store.Retain.Age), int64(c.Store.Retain.Size)
+		if kept := now.Sub(info.FirstTime); size > 0 && int64(info.Bytes) >= size/20*19 && age > 0 && kept < age/2 {
+			r.warn("room", "store.retain", "raise store.retain.size, or lower store.retain.age to what is true",
+				"events are removed since they are too many: a replay reaches back %s, and not %s", kept.Round(time.Second), age)
+		}
+	}
+	r.fine("room", "%d MiB stored, and room for more", store.Usage().Stored>>20)
+	return nil
+}
+
+func (r *Report) checkUsage(u bus.Usage) {
 	const action = "clear the backlog (`sluice sinks ls` shows whose), lower store.retain, or raise store.max_bytes"
 	if u.Limit > 0 {
 		share := float64(u.Stored) / float64(u.Limit)
@@ -137,9 +155,8 @@ func (r *Report) checkRoom(u bus.Usage) {
 		}
 	}
 	if u.Free >= 0 && u.Free < lowFree {
-		r.bad("room", "volume", "make room on the volume of the store", "the volume has %d MiB left: the store takes no events before it is full", u.Free>>20)
+		r.bad("room", "volume", "make room on the volume of the store", "the volume has %d MiB left: the store stops taking events before it is full", u.Free>>20)
 	}
-	r.fine("room", "%d MiB stored, and room for more", u.Stored>>20)
 }
 
 // skewed is how far clocks may differ.
