@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +42,7 @@ type world struct {
 	cramped bool
 	poison  map[string]bool // rejected once: what comes of it later has no order
 	seen    *crashPoints
+	process *mortal        // that runs now
 	order   map[string]int // the rank of each event within its key
 	a, b    *far
 }
@@ -111,6 +113,9 @@ func (w *world) hook(_ context.Context, op memlog.Op) error {
 	if w.ops--; w.ops == 0 {
 		w.ops = -1
 		w.seen.add(op, "")
+		if w.process != nil {
+			go w.process.die()
+		}
 		return memlog.ErrCrash
 	}
 	if op.Name == memlog.OpAppend && w.random.IntN(50) == 0 {
@@ -145,20 +150,47 @@ func (w *world) patience() int {
 	return 120
 }
 
+// mortal is a process that a crash ends.
+type mortal struct {
+	d     *dispatch.Dispatcher
+	dying atomic.Bool
+	dead  chan struct{}
+}
+
+func newMortal(d *dispatch.Dispatcher) *mortal { return &mortal{d: d, dead: make(chan struct{})} }
+
+// die ends the process as a crash does: nobody is waited for, and what runs is cut
+// off. It returns once that is over.
+func (m *mortal) die() {
+	if !m.dying.CompareAndSwap(false, true) {
+		<-m.dead
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = m.d.Stop(ctx)
+	close(m.dead)
+}
+
+func (w *world) runs(m *mortal) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.process = m
+}
+
 // life runs one process until its log crashes, or to the end when it does not.
 func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 	d, err := dispatch.New(dispatch.Config{Store: store, Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel() // a crash waits for nobody
-		_ = d.Stop(ctx)
-	}()
+	m := newMortal(d)
+	defer m.die()
 	if err := d.Start(t.Context(), w.table(t)); err != nil {
 		return // crashed while starting
 	}
+	w.runs(m)
+	defer w.runs(nil)
 	pub := d.Publisher("test")
 	var wg sync.WaitGroup
 	for p := range 3 {

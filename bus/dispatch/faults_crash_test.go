@@ -32,6 +32,13 @@ type script struct {
 	step    string
 	crashAt []int // operations until the next crashes, one for each process
 	crashed bool
+	running *mortal
+}
+
+func (s *script) runs(m *mortal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = m
 }
 
 type scriptStep struct {
@@ -58,6 +65,9 @@ func (s *script) hook(_ context.Context, op memlog.Op) error {
 	s.crashAt = s.crashAt[1:]
 	s.crashed = true
 	s.seen.add(op, " in "+s.step)
+	if s.running != nil {
+		go s.running.die()
+	}
 	return memlog.ErrCrash
 }
 
@@ -251,15 +261,14 @@ func (s *script) process(store *memlog.Log, steps []scriptStep) []scriptStep {
 		s.t.Fatal(err)
 	}
 	s.d = d
-	defer func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = d.Stop(ctx)
-	}()
+	m := newMortal(d)
+	defer m.die()
+	defer s.runs(nil)
 	s.at("start")
 	if err := d.Start(s.t.Context(), s.table()); err != nil {
 		return steps
 	}
+	s.runs(m)
 	for len(steps) > 0 {
 		s.at(steps[0].name)
 		steps[0].do(s)
