@@ -238,7 +238,9 @@ func (d *pgDecoder) message(w *pgWire, sent time.Time) error {
 	if w.short {
 		return errPgShort
 	}
-	id, at := d.id(lsn), d.tx.time
+	// The LSN of a message is the end of its record, where the record of a row may
+	// begin: the ids must differ.
+	id, at := lsn.String()+"-message", d.tx.time
 	if !transactional {
 		at = sent // it stands on its own
 	}
@@ -247,8 +249,8 @@ func (d *pgDecoder) message(w *pgWire, sent time.Time) error {
 		d.emit(e, err, id, "message "+prefix+" "+lsn.String(), content)
 	}
 	if !transactional {
-		// A message is sent again from its first byte on only.
-		d.out = append(d.out, pgItem{done: lsn + 1})
+		// Not a byte more: the record that begins there would be skipped.
+		d.out = append(d.out, pgItem{done: lsn})
 	}
 	return nil
 }
