@@ -38,6 +38,7 @@ func Kinds() []Kind {
 		{"cron", "Makes an event at set times: AWS and five-field cron, rates and single times, in any time zone.", func() Settings { return NewCron() }},
 		{"http", "Takes CloudEvents over HTTP on a path of its own.", func() Settings { return NewHTTP() }},
 		{"kafka", "Reads topics of Apache Kafka as a member of a consumer group.", func() Settings { return NewKafka() }},
+		{"postgres", "Follows the changes of a PostgreSQL database through logical replication.", func() Settings { return NewPostgres() }},
 		{"webhook", "Turns the requests of a sender that proves who it is into events: GitHub, Stripe, Slack and others.", func() Settings { return NewWebhook() }},
 	}
 }
