@@ -160,7 +160,7 @@ func (b *forwardBackend) change(name objectName, e bus.Event, doubt string, ask 
 		return slowDown(err)
 	}
 	var due dueEvent
-	err := b.db.Batch(func(tx *bbolt.Tx) (err error) {
+	err := b.out.update(func(tx *bbolt.Tx) (err error) {
 		due, err = b.out.add(tx, name, e, doubt)
 		return err
 	})

@@ -59,9 +59,8 @@ const (
 	// s3PublishTimeout bounds how long an upload waits for the bus after it is stored.
 	s3PublishTimeout = 30 * time.Second
 	// outboxPause is between two rounds over what is waiting and what is settled.
-	// What was settled in the last one is published again after a crash, with the same
-	// ids.
-	outboxPause = 500 * time.Millisecond
+	// What was settled since is published again after a crash, with the same ids.
+	outboxPause = 100 * time.Millisecond
 )
 
 // The tables of the database.
@@ -253,20 +252,29 @@ func (o *outbox) retry(ctx context.Context) error {
 // forget takes what is settled out of the database.
 func (o *outbox) forget() error {
 	o.mu.Lock()
+	none := len(o.settled) == 0
+	o.mu.Unlock()
+	if none {
+		return nil
+	}
+	return o.update(func(*bbolt.Tx) error { return nil })
+}
+
+// update is a transaction that also takes out what is settled: while uploads come,
+// that costs no transaction of its own.
+func (o *outbox) update(do func(tx *bbolt.Tx) error) error {
+	o.mu.Lock()
 	settled := o.settled
 	o.settled = nil
 	o.mu.Unlock()
-	if len(settled) == 0 {
-		return nil
-	}
-	err := o.db.Update(func(tx *bbolt.Tx) error {
+	err := o.db.Batch(func(tx *bbolt.Tx) error {
 		table := tx.Bucket([]byte(tableDue))
 		for _, id := range settled {
 			if err := table.Delete(id); err != nil {
 				return err
 			}
 		}
-		return nil
+		return do(tx)
 	})
 	if err != nil {
 		o.mu.Lock()

@@ -241,7 +241,7 @@ type change struct {
 // then due.
 func (s *objectStore) commit(changes ...change) (due []dueEvent, err error) {
 	var unused []string
-	err = s.db.Batch(func(tx *bbolt.Tx) error {
+	err = s.out.update(func(tx *bbolt.Tx) error {
 		due, unused = due[:0], unused[:0] // it may be called again
 		for _, c := range changes {
 			names, d, err := s.make(tx, c)
