@@ -363,7 +363,7 @@ func TestWebhookRotation(t *testing.T) {
 	}
 }
 
-func mustURL(t *testing.T, text string) value.URL {
+func parseHookURL(t *testing.T, text string) value.URL {
 	t.Helper()
 	u, err := value.ParseURL(text)
 	if err != nil {
@@ -378,7 +378,7 @@ func TestWebhookPublishedVectors(t *testing.T) {
 	const slackBody = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar" +
 		"&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands" +
 		"%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
-	twilioURL := mustURL(t, "https://mycompany.com/myapp.php")
+	twilioURL := parseHookURL(t, "https://mycompany.com/myapp.php")
 	const form = "application/x-www-form-urlencoded"
 	for name, tc := range map[string]struct {
 		verify  sources.Verify
@@ -434,7 +434,7 @@ func TestSlackChallenge(t *testing.T) {
 // Twilio signs the hash of a body that is no form, with or without the port.
 func TestTwilioJSON(t *testing.T) {
 	t.Parallel()
-	public := mustURL(t, "https://hooks.example.com/in/hook")
+	public := parseHookURL(t, "https://hooks.example.com/in/hook")
 	r := runHook(t, (&sender{verify: sources.Verify{Twilio: &sources.Twilio{Token: one(secret), URL: public}}}).settings(), "/in/hook")
 	const body = `{"a": 1}`
 	sum := sha256.Sum256([]byte(body))
