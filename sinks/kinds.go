@@ -37,6 +37,7 @@ type Env struct {
 func Kinds() []Kind {
 	return []Kind{
 		{"http", "POSTs each event to a function as a CloudEvent.", func() Settings { return NewHTTP() }},
+		{"kafka", "Writes each event as a record of an Apache Kafka topic.", func() Settings { return NewKafka() }},
 		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }},
 	}
 }

@@ -59,7 +59,7 @@ func (s *Kafka) Validate() []value.Fault {
 		add("topics", "is missing: name at least one topic")
 	}
 	for i, topic := range s.Topics {
-		if !isTopic(topic) {
+		if !kafka.IsTopic(topic) {
 			add(fmt.Sprintf("topics[%d]", i), "%q is not the name of a topic: up to 249 letters, digits, ., _ and -", topic)
 		} else if slices.Contains(s.Topics[:i], topic) {
 			add(fmt.Sprintf("topics[%d]", i), "names %s a second time", topic)
@@ -95,11 +95,6 @@ func (s *Kafka) Validate() []value.Fault {
 		}
 	}
 	return faults
-}
-
-func isTopic(name string) bool {
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
-	return name != "" && len(name) <= 249 && name != "." && name != ".." && strings.Trim(name, letters) == ""
 }
 
 // sourceOf is the source of plain events, without the topic.

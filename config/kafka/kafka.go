@@ -17,6 +17,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -103,6 +104,14 @@ func isAddress(broker string) bool {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	return err == nil && n > 0
+}
+
+// TopicLetters are what the name of a topic is made of.
+const TopicLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+
+// IsTopic tells whether a topic can have that name.
+func IsTopic(name string) bool {
+	return name != "" && len(name) <= 249 && name != "." && name != ".." && strings.Trim(name, TopicLetters) == ""
 }
 
 // dialTimeout is how long a broker may take to accept a connection.

@@ -87,11 +87,12 @@ func classify(err error) (Class, string) {
 // Watch follows the connections of one client, which are made and mended in the
 // background where no call returns their errors. It is a kgo.Hook.
 type Watch struct {
-	report  func(error)
-	mu      sync.Mutex
-	last    error
-	class   Class
-	refused chan struct{} // closed while the broker refuses the login
+	report   func(error)
+	mu       sync.Mutex
+	last     error
+	class    Class
+	refused  chan struct{} // closed while the broker refuses the login
+	answered bool          // a request was answered, once
 }
 
 // NewWatch returns a Watch that tells report of trouble, and of its end with nil.
@@ -132,13 +133,16 @@ func (w *Watch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.
 	w.report(explained)
 }
 
-// OnBrokerRead is kgo.HookBrokerRead: an answer to a real request ends the trouble.
-func (w *Watch) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+// OnBrokerRead is kgo.HookBrokerRead: an answer to a real request ends the trouble. A
+// broker that wants a login and gets none hangs up at the first one.
+func (w *Watch) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	switch kmsg.Key(key) {
 	case kmsg.ApiVersions, kmsg.SASLHandshake, kmsg.SASLAuthenticate:
 		return
 	}
 	w.mu.Lock()
+	stranger := err != nil && !w.answered
+	w.answered = w.answered || err == nil
 	over := err == nil && w.last != nil
 	if over {
 		if w.class == Login {
@@ -147,7 +151,10 @@ func (w *Watch) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.D
 		w.class, w.last = Outage, nil
 	}
 	w.mu.Unlock()
-	if over {
+	switch {
+	case over:
 		w.report(nil)
+	case stranger:
+		w.OnBrokerConnect(meta, 0, nil, err)
 	}
 }

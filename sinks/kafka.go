@@ -1,0 +1,324 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidwall/gjson"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/bus"
+	"sluice/config/kafka"
+	"sluice/config/value"
+)
+
+// Kafka are the settings of the kafka sink.
+type Kafka struct {
+	kafka.Connection `yaml:",inline"`
+
+	Topic       string                `yaml:"topic" doc:"The topic; {name} in it stands for an attribute, {data.path} for what a gjson path finds in the data."`
+	Key         string                `yaml:"key" doc:"What becomes the record's key: an attribute, or data. and a gjson path. Records with the same key keep their order, given order_by."`
+	Mode        string                `yaml:"mode" enum:"binary,structured" doc:"binary: the data as the value and the attributes as headers; structured: all of it as one JSON document."`
+	Headers     map[string]value.Text `yaml:"headers" doc:"More headers for each record."`
+	Balancer    string                `yaml:"balancer" enum:"key,round_robin" doc:"How records are spread: key, by the hash that Java clients use and in batches where there is none; or round_robin."`
+	Compression string                `yaml:"compression" enum:"none,gzip,snappy,lz4,zstd" doc:"How batches are compressed."`
+	MaxBytes    value.Bytes           `yaml:"max_bytes" doc:"The size of a batch, and so of a record, at most. It must not be more than the broker's max.message.bytes."`
+}
+
+// The values of Kafka.Balancer and the default of Kafka.Compression.
+const (
+	balancerKey        = "key"
+	balancerRoundRobin = "round_robin"
+	compressionNone    = "none"
+)
+
+// NewKafka returns the settings with their defaults.
+func NewKafka() *Kafka {
+	return &Kafka{
+		Connection: kafka.Defaults(), Key: "partitionkey", Mode: modeBinary,
+		Balancer: balancerKey, Compression: compressionNone, MaxBytes: 1 << 20,
+	}
+}
+
+// Validate is Settings.Validate.
+func (s *Kafka) Validate() []value.Fault {
+	faults := s.Connection.Validate()
+	add := func(key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
+	}
+	if s.Topic == "" {
+		add("topic", "is missing: name the topic, such as orders or orders-{type}")
+	} else if _, err := parseTopic(s.Topic); err != nil {
+		add("topic", "%v", err)
+	}
+	if s.Mode != modeBinary && s.Mode != modeStructured {
+		add("mode", "%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured)
+	}
+	if s.Balancer != balancerKey && s.Balancer != balancerRoundRobin {
+		add("balancer", "%q is not a way to spread records: write %s or %s", s.Balancer, balancerKey, balancerRoundRobin)
+	}
+	if _, ok := codecs()[s.Compression]; !ok {
+		add("compression", "%q is not a compression: write none, gzip, snappy, lz4 or zstd", s.Compression)
+	}
+	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
+		add("max_bytes", "is out of range: write 1KiB to 1GiB")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		if own := strings.ToLower(name); name == "" || own == kafkaContentType || strings.HasPrefix(own, "ce_") || strings.HasPrefix(own, "sluice-") {
+			add("headers."+name, "is a header of the event or the delivery itself: leave it out")
+		}
+	}
+	return faults
+}
+
+func codecs() map[string]kgo.CompressionCodec {
+	return map[string]kgo.CompressionCodec{
+		compressionNone: kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}
+}
+
+// What waits in memory for a cluster that does not take it.
+const (
+	kafkaBuffered      = 20_000
+	kafkaBufferedBytes = 64 << 20
+)
+
+// Open is Settings.Open. The client connects with the first delivery.
+func (s *Kafka) Open(_ context.Context, _ Env) (Sink, error) {
+	if faults := s.Validate(); len(faults) > 0 {
+		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	}
+	topic, err := parseTopic(s.Topic)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := s.Options()
+	if err != nil {
+		return nil, err
+	}
+	sink := &kafkaSink{
+		topic: topic, key: lookUp(s.Key), structured: s.Mode == modeStructured,
+		watch: kafka.NewWatch(func(error) {}), // shown by the deliveries
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		sink.headers = append(sink.headers, kgo.RecordHeader{Key: name, Value: []byte(s.Headers[name].Value())})
+	}
+	partitioner := kgo.StickyKeyPartitioner(nil)
+	if s.Balancer == balancerRoundRobin {
+		partitioner = kgo.RoundRobinPartitioner()
+	}
+	most := int32(s.MaxBytes) //nolint:gosec // Validate holds it below 1 GiB
+	sink.client, err = kgo.NewClient(append(opts,
+		kgo.WithHooks(sink.watch),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(partitioner),
+		kgo.ProducerBatchCompression(codecs()[s.Compression]),
+		kgo.ProducerBatchMaxBytes(most), kgo.BrokerMaxWriteBytes(max(100<<20, 2*most)),
+		// What comes while a batch is under way is the next one.
+		kgo.ProducerLinger(0),
+		kgo.MaxBufferedRecords(kafkaBuffered), kgo.MaxBufferedBytes(max(kafkaBufferedBytes, 2*int(most))),
+		kgo.MetadataMinAge(time.Second), kgo.UnknownTopicRetries(1),
+		// Enough for a leader that moves; then the bus decides, and knows the cause.
+		kgo.RecordRetries(4),
+		// A delivery that timed out is tried again by the bus: its record must not
+		// stay in the client meanwhile.
+		kgo.AllowIdempotentProduceCancellation(),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	return sink, nil
+}
+
+// kafkaSink writes records through a client that batches what is delivered at
+// the same time, waits for all in-sync replicas, and does not write twice what it
+// repeats by itself.
+type kafkaSink struct {
+	client     *kgo.Client
+	watch      *kafka.Watch
+	topic      topicTemplate
+	key        func(bus.Event) string
+	headers    []kgo.RecordHeader
+	structured bool
+	closing    sync.Once
+}
+
+// Deliver is Sink.Deliver.
+func (s *kafkaSink) Deliver(ctx context.Context, d Delivery) error {
+	return s.write(ctx, []Delivery{d})[0]
+}
+
+// DeliverBatch is BatchSink.DeliverBatch. Each record has its own fate; records of
+// one partition are written in order.
+func (s *kafkaSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
+	failed := s.write(ctx, ds)
+	for _, err := range failed {
+		var e *Error
+		if err == nil || errors.As(err, &e) && e.Permanent {
+			return failed, nil
+		}
+	}
+	return nil, failed[0]
+}
+
+// fate is what became of record i of a write.
+type fate struct {
+	i   int
+	err error
+}
+
+// write writes records and waits until each is written or not.
+func (s *kafkaSink) write(ctx context.Context, ds []Delivery) []error {
+	errs := make([]error, len(ds))
+	if ctx.Err() != nil {
+		return fill(errs, nil, context.Cause(ctx))
+	}
+	// What is left when this ends is withdrawn.
+	records, cancel := context.WithCancel(ctx)
+	defer cancel()
+	refused := s.watch.Refused()
+	fates := make(chan fate, len(ds)) // takes all of them: nobody may read it any more
+	open := make(map[int]bool, len(ds))
+	for i := range ds {
+		record, err := s.record(ds[i])
+		if err != nil {
+			errs[i] = Permanent(err)
+			continue
+		}
+		open[i] = true
+		s.client.TryProduce(records, record, func(_ *kgo.Record, err error) { fates <- fate{i, err} })
+	}
+	for len(open) > 0 {
+		select {
+		case f := <-fates:
+			errs[f.i] = s.verdict(ctx, f.err)
+			delete(open, f.i)
+		case <-ctx.Done():
+			return fill(errs, open, s.verdict(ctx, context.Cause(ctx)))
+		case <-refused:
+			_, trouble := s.watch.Trouble()
+			return fill(errs, open, s.verdict(ctx, trouble))
+		}
+	}
+	return errs
+}
+
+// fill sets the errors of the open ones, all of them when open is nil.
+func fill(errs []error, open map[int]bool, err error) []error {
+	for i := range errs {
+		if open == nil || open[i] {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// verdict is the error of a delivery in the terms of the bus's policy: the status is
+// what an HTTP function would have answered.
+func (s *kafkaSink) verdict(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	class, explained := kafka.Explain(err)
+	if trouble, last := s.watch.Trouble(); class == kafka.Outage && last != nil && !errors.Is(err, last) {
+		// Why it took so long.
+		class, explained = trouble, fmt.Errorf("%w; last: %w", explained, last)
+	}
+	e := &Error{Err: fmt.Errorf("write to kafka: %w", explained)}
+	switch class {
+	case kafka.Login:
+		e.Status = http.StatusUnauthorized
+	case kafka.Denied:
+		e.Status = http.StatusForbidden
+	case kafka.Unknown:
+		e.Status = http.StatusNotFound
+	case kafka.Large:
+		e.Status, e.Permanent = http.StatusRequestEntityTooLarge, true
+	case kafka.Invalid:
+		e.Status, e.Permanent = http.StatusBadRequest, true
+	}
+	return e
+}
+
+// Close is io.Closer.
+func (s *kafkaSink) Close() error {
+	s.closing.Do(s.client.Close)
+	return nil
+}
+
+const kafkaContentType = "content-type"
+
+// record is the record of a delivery: CloudEvents Kafka protocol binding 1.0.2. An
+// event without data has no value, which is a tombstone where the log is compacted.
+func (s *kafkaSink) record(d Delivery) (*kgo.Record, error) {
+	topic, err := s.topic.of(d.Event)
+	if err != nil {
+		return nil, err
+	}
+	r := &kgo.Record{Topic: topic, Value: d.Event.Data()}
+	if key := s.key(d.Event); key != "" {
+		r.Key = []byte(key)
+	}
+	set := func(name, text string) {
+		if text != "" {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(text)})
+		}
+	}
+	r.Headers = make([]kgo.RecordHeader, 0, len(s.headers)+d.Event.NumAttributes()+5)
+	r.Headers = append(r.Headers, s.headers...)
+	made := d.Payload != nil && d.Payload.Body != nil
+	if s.structured && d.Payload == nil {
+		r.Value = d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
+		set(kafkaContentType, bus.TypeStructured)
+	} else {
+		contentType := d.Event.Get("datacontenttype")
+		switch {
+		case made:
+			r.Value, contentType = d.Payload.Body, d.Payload.ContentType
+		case contentType == "" && d.Event.DataIsJSON():
+			contentType = "application/json"
+		}
+		set(kafkaContentType, contentType)
+		for _, a := range d.Event.Attrs() {
+			if a.Name != "datacontenttype" && (!made || a.Name != "dataschema") {
+				set("ce_"+a.Name, a.Value)
+			}
+		}
+	}
+	if d.Payload != nil {
+		for _, name := range slices.Sorted(maps.Keys(d.Payload.Header)) {
+			set(name, d.Payload.Header[name])
+		}
+	}
+	set("sluice-delivery-id", d.ID)
+	set("sluice-attempt", strconv.Itoa(d.Attempt))
+	set("sluice-rule", d.Rule)
+	set("sluice-sink", d.Sink)
+	return r, nil
+}
+
+// lookUp reads an attribute, or what a gjson path finds in the data; "" for
+// what an event lacks.
+func lookUp(by string) func(bus.Event) string {
+	if path, inData := strings.CutPrefix(by, "data."); inData {
+		return func(e bus.Event) string {
+			if !e.DataIsJSON() {
+				return ""
+			}
+			return gjson.GetBytes(e.Data(), path).String()
+		}
+	}
+	return func(e bus.Event) string { return e.Get(by) }
+}
