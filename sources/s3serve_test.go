@@ -532,7 +532,7 @@ func TestS3ServeNeedsADirectory(t *testing.T) {
 	}
 }
 
-func mustURL(t *testing.T, text string) *url.URL {
+func s3URL(t *testing.T, text string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(text)
 	if err != nil {

@@ -222,7 +222,7 @@ func TestS3ServeChunkSignatures(t *testing.T) {
 		return fmt.Sprintf("10000;chunk-signature=%s\r\n%s\r\n400;chunk-signature=%s\r\n%s\r\n0;chunk-signature=%s\r\n%s\r\n", one, body[:65536], two, body[65536:], end, trailers)
 	}
 	head := func(payload, seed, trailer string) *http.Request {
-		r := &http.Request{Method: http.MethodPut, URL: mustURL(t, "/k"), Header: http.Header{
+		r := &http.Request{Method: http.MethodPut, URL: s3URL(t, "/k"), Header: http.Header{
 			"Authorization": {who + seed}, "X-Amz-Date": {"20130524T000000Z"}, "X-Amz-Content-Sha256": {payload}, "X-Amz-Decoded-Content-Length": {"66560"},
 		}}
 		if trailer != "" {
@@ -513,7 +513,7 @@ func FuzzS3Body(f *testing.F) {
 	f.Add("STREAMING-UNSIGNED-PAYLOAD-TRAILER", "0", "", "0\r\n\r\n")
 	f.Add("UNSIGNED-PAYLOAD", "", "", "hello")
 	f.Fuzz(func(t *testing.T, payload, length, trailer, frame string) {
-		r := &http.Request{Method: http.MethodPut, URL: mustURL(t, "/k"), ContentLength: int64(len(frame)), Header: http.Header{
+		r := &http.Request{Method: http.MethodPut, URL: s3URL(t, "/k"), ContentLength: int64(len(frame)), Header: http.Header{
 			"Authorization":        {"AWS4-HMAC-SHA256 Credential=a/20130524/r/s3/aws4_request,SignedHeaders=host,Signature=00"},
 			"X-Amz-Content-Sha256": {payload}, "X-Amz-Decoded-Content-Length": {length}, "X-Amz-Trailer": {trailer},
 		}}
