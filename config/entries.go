@@ -42,6 +42,11 @@ func (l *loader) sink(entry pair, path string) {
 	options := dispatch.DefaultOptions()
 	kind, ok := l.kind(entry, path, names, reflect.ValueOf(&options).Elem())
 	l.keyed(path, options.Validate())
+	for key, to := range map[string]string{"on_success": options.OnSuccess, "on_failure": options.OnFailure} {
+		if at := path + "." + key; to != "" {
+			l.uses = append(l.uses, use{to, at, l.placeOf(at)})
+		}
+	}
 	if !ok {
 		return
 	}

@@ -156,13 +156,12 @@ type httpSink struct {
 
 // Deliver is Sink.Deliver.
 func (s *httpSink) Deliver(ctx context.Context, d Delivery) error {
-	_, err := s.post(s.newRequest(ctx, d), false)
-	return err
+	return s.post(s.newRequest(ctx, d), nil)
 }
 
-// post sends a request. It returns the start of a good answer, if that is to be
-// kept, or the error that an answer or its absence means.
-func (s *httpSink) post(req *http.Request, keep bool) (answer []byte, err error) {
+// post sends a request, and gives a good answer to read, which may be nil. It
+// returns the error of that, or the one that an answer or its absence means.
+func (s *httpSink) post(req *http.Request, read func(*http.Response) error) error {
 	ctx := req.Context()
 	res, err := s.transport.RoundTrip(req)
 	if err != nil {
@@ -172,11 +171,11 @@ func (s *httpSink) post(req *http.Request, keep bool) (answer []byte, err error)
 		err = fmt.Errorf("POST to %s: %w", s.where, s.explain(err))
 		var refused *refusedAddress
 		if errors.As(err, &refused) {
-			return nil, Permanent(err)
+			return Permanent(err)
 		}
-		return nil, err
+		return err
 	}
-	return s.verdict(res, keep)
+	return s.verdict(res, read)
 }
 
 // newRequest is one attempt. Bodies are *bytes.Reader, which net/http knows: it
@@ -221,27 +220,23 @@ func setBody(req *http.Request, body []byte) {
 
 // verdict makes an error of an answer that is no success, and leaves the
 // connection fit for the next request when the answer is short.
-func (s *httpSink) verdict(res *http.Response, keep bool) ([]byte, error) {
+func (s *httpSink) verdict(res *http.Response, read func(*http.Response) error) error {
 	defer res.Body.Close() //nolint:errcheck // nothing is lost: the answer was read
-	limited := io.LimitReader(res.Body, int64(s.maxAnswer))
 	good := res.StatusCode >= 200 && res.StatusCode < 300
+	if good && read != nil {
+		return read(res)
+	}
 	if good && res.ContentLength == 0 {
-		return nil, nil
+		return nil
 	}
-	if good && keep {
-		return io.ReadAll(limited)
-	}
+	limited := io.LimitReader(res.Body, int64(s.maxAnswer))
 	defer hurry(res.Body)()
 	if good {
 		_, _ = io.Copy(io.Discard, limited) // the status decides
-		return nil, nil
+		return nil
 	}
 	answer, _ := io.ReadAll(limited) // as much as there is: the status decides
-	err := Answered(res.StatusCode, s.mask(answer))
-	if after := retryAfter(res.Header.Get("Retry-After"), time.Now()); after > 0 {
-		err = RetryAfter(err, after)
-	}
-	return nil, err
+	return asked(Answered(res.StatusCode, s.mask(answer)), res.Header, time.Now())
 }
 
 // bodyPatience is how long an answer's body may take once its head is there. The
@@ -264,6 +259,27 @@ func (s *httpSink) mask(answer []byte) []byte {
 		answer = bytes.ReplaceAll(answer, secret, []byte(value.Stars))
 	}
 	return answer
+}
+
+// The control headers of an answer that is no success.
+const (
+	headerRetry   = "Sluice-Retry"    // no: another attempt is pointless
+	headerRetryAt = "Sluice-Retry-At" // not before that time, RFC 3339
+)
+
+// asked adds to the error of an answer what its headers ask for.
+func asked(err error, h http.Header, now time.Time) error {
+	if strings.EqualFold(h.Get(headerRetry), "no") {
+		return Permanent(err)
+	}
+	after := retryAfter(h.Get("Retry-After"), now)
+	if at, fault := time.Parse(time.RFC3339, h.Get(headerRetryAt)); fault == nil {
+		after = max(after, at.Sub(now))
+	}
+	if after > 0 {
+		return RetryAfter(err, after)
+	}
+	return err
 }
 
 // retryAfter reads the header Retry-After: seconds or a date (RFC 9110 §10.2.3). It

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"strconv"
@@ -22,7 +23,11 @@ import (
 // An identifier that is empty or of no event in the batch fails all of it, as it
 // does there.
 func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
-	answer, err := s.post(s.newBatch(ctx, ds), true)
+	var answer []byte
+	err := s.post(s.newBatch(ctx, ds), func(res *http.Response) (err error) {
+		answer, err = io.ReadAll(io.LimitReader(res.Body, int64(s.maxAnswer)))
+		return err
+	})
 	if err != nil || len(answer) == 0 {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"time"
 
 	"sluice/bus"
 )
@@ -28,6 +29,39 @@ type Delivery struct {
 	Sink    string   // the name of the sink in the config
 	Attempt int      // 1 on the first attempt
 	Payload *Payload // what to send in place of the event; nil for the event itself
+	Ask     Ask      // what a Replier has to bring back beside yes or no
+}
+
+// Ask is what is wanted of the far side's answer.
+type Ask struct {
+	Events bool   // the events in it
+	Body   bool   // the start of its body
+	Lease  *Lease // the far side may take more time than the attempt has, and say later how it ended
+}
+
+// Lease is where the far side says how a job ended that it took a lease for.
+type Lease struct {
+	URL   string // of the delivery
+	Token string // that the far side shows there
+}
+
+// Answer is what a far side said with its yes.
+type Answer struct {
+	Status      int
+	ContentType string
+	Body        []byte        // at most MaxAnswerBody bytes of it
+	Events      []bus.Event   // to be published before the delivery counts as made
+	Lease       time.Duration // more than 0: it has only begun, and wants so much time
+}
+
+// MaxAnswerBody is how much of an answer's body is kept.
+const MaxAnswerBody = 64 << 10
+
+// Replier is a sink whose far side can answer with more than yes.
+type Replier interface {
+	Sink
+	// DeliverReply is Deliver, and brings back what d.Ask wants.
+	DeliverReply(ctx context.Context, d Delivery) (Answer, error)
 }
 
 // BatchSink is a sink that takes several deliveries at once.

@@ -83,6 +83,12 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	default:
 		l.log.Error("delivery given up: dead letter", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "reason", verdict.String(), "err", err)
+		if to := conf.options.OnFailure; to != "" && !isReport(d.rule) {
+			if err := l.tell(conf, d, to, failed, a, verdict.String(), nil); err != nil {
+				// The dead letter says it all, the report is on top.
+				l.log.Error("cannot report a dead letter to the sink of on_failure", "event_id", d.event.ID(), "rule", d.rule, "to", to, "err", err)
+			}
+		}
 		l.d.bury(l, d, verdict)
 	}
 }
@@ -170,7 +176,7 @@ func (c *laneConf) next(attempt int, age time.Duration, err error) (time.Duratio
 // Class is the closed set of what an attempt comes to, the label of the metrics:
 // ok, timeout, canceled, refused, reset, dns, tls, throttled, status_3xx,
 // status_4xx, status_5xx, rejected (by the sink itself, without an answer),
-// transform (nothing was sent: the rule's transform has no result) and failed
+// loop (the answer came through too many sinks), transform (nothing was sent: the rule's transform has no result) and failed
 // (anything else).
 func Class(err error) string {
 	if err == nil {
@@ -192,6 +198,8 @@ func Class(err error) string {
 	switch {
 	case errors.As(err, &unshaped):
 		return "transform"
+	case errors.Is(err, errLoop):
+		return "loop"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

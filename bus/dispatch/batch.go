@@ -110,7 +110,8 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 			return
 		}
 	}
-	failed, err := l.deliverBatch(conf, batch)
+	var answer sinks.Answer
+	failed, err := l.deliverBatch(conf, batch, &answer)
 	took := time.Since(start)
 	batch[0].payload = nil // made anew for each attempt
 	if err != nil && l.d.attempts.Err() != nil {
@@ -127,6 +128,11 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		}
 	}
 	watched := false
+	if err == nil && len(batch) == 1 {
+		if err = l.acceptAnswer(conf, batch[0], &answer, took); err != nil {
+			watched = true // it says nothing about the sink
+		}
+	}
 	for i, d := range batch {
 		one := err
 		if one == nil && i < len(failed) {
@@ -138,11 +144,17 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	}
 }
 
-func (l *lane) deliverBatch(conf *laneConf, batch []*delivery) (failed []error, err error) {
+func (l *lane) deliverBatch(conf *laneConf, batch []*delivery, answer *sinks.Answer) (failed []error, err error) {
 	sink, ok := conf.sink.(sinks.BatchSink)
 	if !ok || len(batch) == 1 && (!conf.options.Batch.on() || batch[0].payload != nil) {
-		return nil, l.guard(conf, batch[0], func(ctx context.Context) error {
-			return conf.sink.Deliver(ctx, l.outgoing(batch[0]))
+		return nil, l.guard(conf, batch[0], func(ctx context.Context) (err error) {
+			one := l.outgoing(batch[0])
+			if r, ok := conf.sink.(sinks.Replier); ok {
+				one.Ask = conf.ask()
+				*answer, err = r.DeliverReply(ctx, one)
+				return err
+			}
+			return conf.sink.Deliver(ctx, one)
 		})
 	}
 	ds := make([]sinks.Delivery, len(batch))

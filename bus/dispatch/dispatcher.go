@@ -33,6 +33,8 @@ type Dispatcher struct {
 	dedup   *dedup           // nil: every publish is stored
 	now     func() time.Time // the wall clock
 	passage passage
+	replies bus.Publisher // of what sinks answered
+	awaits  awaits
 
 	conserved atomic.Pointer[Conservation]
 	faults    []bus.Fault // of the store, that were found at the start
@@ -128,6 +130,7 @@ func New(c Config) (*Dispatcher, error) {
 	d.retries = newRetries(d)
 	d.dead = newDeadLetters(d)
 	d.jobs = newJobs(d)
+	d.replies = d.Publisher(ReplySource)
 	if c.Registry != nil {
 		for _, m := range append(d.metrics.collectors(), &collector{d}) {
 			if err := c.Registry.Register(m); err != nil {
@@ -300,6 +303,13 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 		}
 		if _, ok := s.Sink.(sinks.BatchSink); s.Sink != nil && s.Options.Batch.on() && !ok {
 			return nil, fmt.Errorf("sink %q: its kind cannot take batches: leave batch out", s.Name)
+		}
+	}
+	for _, s := range t.Sinks {
+		for _, to := range []string{s.Options.OnSuccess, s.Options.OnFailure} {
+			if s.Sink != nil && to != "" && !known[to] {
+				return nil, fmt.Errorf("sink %q reports to %q, which is no sink", s.Name, to)
+			}
 		}
 	}
 	next := &routing{version: t.Version, transforms: transformsOf(t.Routes), retain: t.Retain}

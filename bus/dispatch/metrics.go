@@ -47,6 +47,7 @@ const (
 	fromStore   = "store" // left by an earlier process
 	fromRedrive = "redrive"
 	fromReplay  = "replay"
+	fromReport  = "report" // of another delivery
 )
 
 func newMetrics() *metrics {

@@ -20,6 +20,9 @@ type Options struct {
 	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
 	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
 	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed."`
+	Replies      string         `yaml:"replies" enum:"publish,ignore" doc:"What becomes of events in the answer to a delivery: publish puts them onto the bus before the delivery counts as made."`
+	OnSuccess    string         `yaml:"on_success" doc:"A sink that gets a report of each delivery that was made, with what was answered."`
+	OnFailure    string         `yaml:"on_failure" doc:"A sink that gets a report of each delivery that becomes a dead letter."`
 	Verdicts     map[int]string `yaml:"verdicts" enum:"retry,permanent,delivered" doc:"What a status means here: retry, permanent or delivered. Overrides the default table."`
 }
 
@@ -70,6 +73,7 @@ func DefaultOptions() Options {
 	return Options{
 		Timeout:      value.Duration(30 * time.Second),
 		OnPoison:     PoisonDies,
+		Replies:      RepliesPublished,
 		Concurrency:  32,
 		SpillAfter:   value.Duration(time.Second),
 		StartupGrace: value.Duration(time.Minute),
@@ -95,6 +99,12 @@ func (o Options) Validate() []value.Fault {
 	}
 	if o.OnPoison == PoisonBlocks && o.OrderBy == "" {
 		fault("on_poison", "block needs order_by: without an order nothing waits behind an event")
+	}
+	if o.Replies != RepliesPublished && o.Replies != RepliesIgnored {
+		fault("replies", "%q is not publish or ignore", o.Replies)
+	}
+	if o.Batch.on() && o.OnSuccess != "" {
+		fault("on_success", "does not go with batch: the answer to a batch is not that to one event")
 	}
 	if time.Duration(o.SpillAfter) < 10*time.Millisecond {
 		fault("spill_after", "must be at least 10ms, is %s", o.SpillAfter)

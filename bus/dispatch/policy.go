@@ -26,6 +26,7 @@ const (
 	Expired                          // the next attempt would come after the policy's max age
 	Untransformed                    // the rule's transform has no result for the event
 	Discarded                        // the config says that it is not wanted any more
+	Looped                           // the sink's reply came through too many sinks
 	Malformed                        // what a source received cannot become an event
 )
 
@@ -47,6 +48,8 @@ func (v Verdict) String() string {
 		return "transform"
 	case Discarded:
 		return "discarded"
+	case Looped:
+		return "loop"
 	case Malformed:
 		return "malformed"
 	}
@@ -55,7 +58,7 @@ func (v Verdict) String() string {
 
 // DeadLetterReasons is the closed set of reasons a dead letter can have.
 func DeadLetterReasons() []string {
-	return []string{Rejected.String(), Gone.String(), AttemptsExhausted.String(), Expired.String(), Untransformed.String(), Malformed.String()}
+	return []string{Rejected.String(), Gone.String(), AttemptsExhausted.String(), Expired.String(), Untransformed.String(), Looped.String(), Malformed.String()}
 }
 
 // verdictNames are the verdicts that a config may give to a status.
@@ -171,6 +174,9 @@ func (p Policy) Next(attempt int, age time.Duration, err error) (after time.Dura
 	var unshaped *shapeError
 	if errors.As(err, &unshaped) {
 		return 0, Untransformed
+	}
+	if errors.Is(err, errLoop) {
+		return 0, Looped
 	}
 	var e *sinks.Error
 	if !errors.As(err, &e) {

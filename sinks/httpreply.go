@@ -1,0 +1,127 @@
+package sinks
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"sluice/bus"
+)
+
+// maxReply is how large the events in an answer may be together.
+const maxReply = 1 << 20
+
+// Of a request that may be answered by a lease, and of that answer.
+const (
+	headerLease      = "Sluice-Lease"       // of the answer: how much time it wants, such as 10m
+	headerCallback   = "Sluice-Callback"    // where the end of the job is told
+	headerLeaseToken = "Sluice-Lease-Token" // what is shown there
+)
+
+// DeliverReply is Replier.DeliverReply. An answer in the 2xx range that is a
+// CloudEvent, in binary, structured or batch mode, holds events. One with status
+// 202 and Sluice-Lease asks for a lease.
+func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err error) {
+	req := s.newRequest(ctx, d)
+	if l := d.Ask.Lease; l != nil {
+		req.Header[headerCallback] = []string{l.URL}
+		req.Header[headerLeaseToken] = []string{l.Token}
+	}
+	err = s.post(req, func(res *http.Response) error {
+		a.Status, a.ContentType = res.StatusCode, res.Header.Get("Content-Type")
+		if lease := res.Header.Get(headerLease); lease != "" && d.Ask.Lease != nil && res.StatusCode == http.StatusAccepted {
+			if a.Lease, err = leaseOf(lease); err != nil {
+				return Permanent(err)
+			}
+		}
+		events := d.Ask.Events && holdsEvents(res.Header)
+		if !events && !d.Ask.Body {
+			defer hurry(res.Body)()
+			_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, int64(s.maxAnswer)))
+			return nil
+		}
+		// The body counts now: an answer of which a part is missing is none.
+		body, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
+		if err != nil {
+			return fmt.Errorf("reading the answer of %s: %w", s.where, err)
+		}
+		if d.Ask.Body {
+			a.Body = s.mask(body[:min(len(body), MaxAnswerBody)])
+		}
+		if events {
+			a.Events, err = replies(d, res.Header, body)
+		}
+		return err
+	})
+	return a, err
+}
+
+// leaseOf reads the header Sluice-Lease.
+func leaseOf(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(strings.TrimSpace(text))
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("the answer's %s is %.64q, which is no time: write one such as 10m", headerLease, text)
+	}
+	return d, nil
+}
+
+// cloudEvents begins the media types of events.
+const cloudEvents = "application/cloudevents"
+
+// holdsEvents tells whether an answer is one event or several.
+func holdsEvents(h http.Header) bool {
+	if h.Get("Ce-Specversion") != "" || h.Get("Ce-Type") != "" {
+		return true
+	}
+	mediaType := h.Get("Content-Type")
+	return len(mediaType) >= len(cloudEvents) && strings.EqualFold(mediaType[:len(cloudEvents)], cloudEvents)
+}
+
+// replies reads the events of an answer. One in binary mode may leave out what says
+// nothing new: specversion, source (then that of the sink) and id (then one that
+// follows from the delivery, and stays the same when the answer is repeated). An
+// answer that claims to hold events and does not is a fault that another attempt
+// does not mend.
+func replies(d Delivery, h http.Header, body []byte) ([]bus.Event, error) {
+	events, err := parseReplies(d, h, body)
+	if err != nil {
+		return nil, Permanent(fmt.Errorf("the function answered with an event that is not valid: %w", err))
+	}
+	return events, nil
+}
+
+func parseReplies(d Delivery, h http.Header, body []byte) (events []bus.Event, err error) {
+	if len(body) > maxReply {
+		return nil, fmt.Errorf("the answer is larger than %d bytes", maxReply)
+	}
+	if mode, err := bus.ModeOf(h); err == nil && mode == bus.Batch {
+		var first error
+		err := bus.ParseBatch(body, maxReplies, func(i int, e bus.Event, err error) {
+			if err != nil && first == nil {
+				first = fmt.Errorf("event %d: %w", i, err)
+			}
+			events = append(events, e)
+		})
+		if err == nil {
+			err = first
+		}
+		return events, err
+	}
+	if h.Get("Ce-Type") != "" {
+		for _, standard := range [][2]string{
+			{"Ce-Specversion", bus.SpecVersion}, {"Ce-Source", "/sinks/" + d.Sink}, {"Ce-Id", d.ID + "-reply"},
+		} {
+			if h.Get(standard[0]) == "" {
+				h.Set(standard[0], standard[1])
+			}
+		}
+	}
+	e, err := bus.FromHTTP(h, body)
+	return []bus.Event{e}, err
+}
+
+// maxReplies is how many events one answer may hold.
+const maxReplies = 1000
