@@ -18,6 +18,9 @@ type HandlerOptions struct {
 	Observe func(outcome Outcome, events int) // counts what became of events; may be nil
 	Now     func() time.Time                  // the time of events that have none; time.Now when nil
 	Set     []bus.Attr                        // what every event gets, whatever it says itself
+	// Await gives the first reply to an event that comes after the call, for requests
+	// with Prefer: wait=10; stop ends the waiting. Nobody waits when it is nil.
+	Await func(e bus.Event) (reply <-chan bus.Event, stop func())
 }
 
 // NewHandler takes CloudEvents in binary, structured and batch mode and answers
@@ -26,6 +29,8 @@ type HandlerOptions struct {
 //	202  {"id", "source", "status": "accepted", "position"}; for a batch
 //	     {"accepted", "rejected", "events": [{"index", "id", "ok", "position"}]}
 //	207  some events of a batch: the bad ones have "status", "error" and "attribute"
+//	200  the first reply of a function, as a CloudEvent in binary mode, when the
+//	     request says Prefer: wait=10 and there is one within so many seconds
 //	4xx, 5xx  none: an RFC 9457 problem, for a batch with its "events"
 //
 // 408, 429, 503 and 507 are worth another attempt, after Retry-After where it is
@@ -33,7 +38,9 @@ type HandlerOptions struct {
 func NewHandler(pub bus.Publisher, opts HandlerOptions) http.Handler { return newHandler(pub, opts) }
 
 func newHandler(pub bus.Publisher, opts HandlerOptions) *handler {
-	h := &handler{pub: pub, limits: opts.Limits.orDefault(), observe: opts.Observe, now: opts.Now, set: opts.Set}
+	h := &handler{
+		pub: pub, limits: opts.Limits.orDefault(), observe: opts.Observe, now: opts.Now, set: opts.Set, await: opts.Await,
+	}
 	if h.observe == nil {
 		h.observe = func(Outcome, int) {}
 	}
@@ -50,6 +57,7 @@ type handler struct {
 	observe func(Outcome, int)
 	now     func() time.Time
 	set     []bus.Attr
+	await   func(bus.Event) (<-chan bus.Event, func())
 	buffers sync.Pool // *[]byte, for answers
 }
 
@@ -123,12 +131,22 @@ func (h *handler) single(w http.ResponseWriter, r *http.Request, body []byte) {
 
 // publish stores one event and answers when it is durable.
 func (h *handler) publish(w http.ResponseWriter, r *http.Request, e bus.Event) {
+	var reply <-chan bus.Event
+	wait := preferredWait(r.Header)
+	if wait > 0 && h.await != nil {
+		var stop func()
+		reply, stop = h.await(e)
+		defer stop()
+	}
 	result, p := h.store(r.Context(), e)
 	if p != nil {
 		h.refuse(w, p)
 		return
 	}
 	h.observe(Accepted, 1)
+	if reply != nil && !result.Deduplicated && answerReply(w, r, reply, wait) {
+		return
+	}
 	buf := h.buffers.Get().(*[]byte)
 	*buf = appendAccepted((*buf)[:0], e, result)
 	writeJSON(w, "application/json", http.StatusAccepted, *buf)

@@ -26,6 +26,7 @@ func (a *App) door(l config.Limits) http.Handler {
 			BodyTimeout: l.BodyTimeout, Stall: l.Stall, MinRate: l.MinRate,
 		},
 		Observe: a.metrics.observe(ingestSource),
+		Await:   a.bus.Await,
 	})
 }
 
