@@ -91,6 +91,7 @@ type Test struct {
 // Server is the listener.
 type Server struct {
 	Listen            string         `yaml:"listen" doc:"Address and port. Other machines reach it only when this is no loopback address, which needs auth."`
+	URL               value.URL      `yaml:"url" doc:"The address at which functions reach the bus, for what they are to call back: that of the listener when left out."`
 	DrainTimeout      value.Duration `yaml:"drain_timeout" doc:"How long deliveries in flight may take to finish at the end."`
 	ReadHeaderTimeout value.Duration `yaml:"read_header_timeout" doc:"How long a client may take to send the header of a request."`
 	ReadTimeout       value.Duration `yaml:"read_timeout" doc:"How long a client may take to send a whole request."`

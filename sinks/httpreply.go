@@ -37,7 +37,7 @@ func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err 
 				return Permanent(err)
 			}
 		}
-		events := d.Ask.Events && holdsEvents(res.Header)
+		events := d.Ask.Events && HoldsEvents(res.Header)
 		if !events && !d.Ask.Body {
 			defer hurry(res.Body)()
 			_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, int64(s.maxAnswer)))
@@ -52,7 +52,10 @@ func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err 
 			a.Body = s.mask(body[:min(len(body), MaxAnswerBody)])
 		}
 		if events {
-			a.Events, err = replies(d, res.Header, body)
+			if a.Events, err = ReadEvents(d.Sink, d.ID, res.Header, body); err != nil {
+				// Another attempt does not mend that.
+				err = Permanent(fmt.Errorf("the function answered with an event that is not valid: %w", err))
+			}
 		}
 		return err
 	})
@@ -71,8 +74,8 @@ func leaseOf(text string) (time.Duration, error) {
 // cloudEvents begins the media types of events.
 const cloudEvents = "application/cloudevents"
 
-// holdsEvents tells whether an answer is one event or several.
-func holdsEvents(h http.Header) bool {
+// HoldsEvents tells whether an answer is one event or several.
+func HoldsEvents(h http.Header) bool {
 	if h.Get("Ce-Specversion") != "" || h.Get("Ce-Type") != "" {
 		return true
 	}
@@ -80,20 +83,11 @@ func holdsEvents(h http.Header) bool {
 	return len(mediaType) >= len(cloudEvents) && strings.EqualFold(mediaType[:len(cloudEvents)], cloudEvents)
 }
 
-// replies reads the events of an answer. One in binary mode may leave out what says
-// nothing new: specversion, source (then that of the sink) and id (then one that
-// follows from the delivery, and stays the same when the answer is repeated). An
-// answer that claims to hold events and does not is a fault that another attempt
-// does not mend.
-func replies(d Delivery, h http.Header, body []byte) ([]bus.Event, error) {
-	events, err := parseReplies(d, h, body)
-	if err != nil {
-		return nil, Permanent(fmt.Errorf("the function answered with an event that is not valid: %w", err))
-	}
-	return events, nil
-}
-
-func parseReplies(d Delivery, h http.Header, body []byte) (events []bus.Event, err error) {
+// ReadEvents reads the events of an answer to the delivery of a sink. One in binary
+// mode may leave out what says nothing new: specversion, source (then that of the
+// sink) and id (then one that follows from the delivery, and stays the same when
+// the answer is repeated). h is changed.
+func ReadEvents(sink, delivery string, h http.Header, body []byte) (events []bus.Event, err error) {
 	if len(body) > maxReply {
 		return nil, fmt.Errorf("the answer is larger than %d bytes", maxReply)
 	}
@@ -112,7 +106,7 @@ func parseReplies(d Delivery, h http.Header, body []byte) (events []bus.Event, e
 	}
 	if h.Get("Ce-Type") != "" {
 		for _, standard := range [][2]string{
-			{"Ce-Specversion", bus.SpecVersion}, {"Ce-Source", "/sinks/" + d.Sink}, {"Ce-Id", d.ID + "-reply"},
+			{"Ce-Specversion", bus.SpecVersion}, {"Ce-Source", "/sinks/" + sink}, {"Ce-Id", delivery + "-reply"},
 		} {
 			if h.Get(standard[0]) == "" {
 				h.Set(standard[0], standard[1])

@@ -62,8 +62,8 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		a.Error = a.Error[:min(len(a.Error), maxError)]
 	}
 	n := d.tried() + 1
-	l.ending(d, a)
 	after, verdict := conf.next(n, wall.Sub(d.accepted), err)
+	l.ending(d, a, verdict)
 	if watch {
 		l.metrics.attempt(a.Class, took)
 		l.observe(conf, verdict, a, n, err, now)
@@ -73,6 +73,9 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	case Delivered:
 		l.metrics.delivered(d.rule, max(0, wall.Sub(d.accepted)))
 		l.end(d, &l.metrics.live.delivered)
+	case Leased:
+		d.leased = l.d.now()
+		l.d.retries.schedule(l, d, after)
 	case Discarded:
 		l.metrics.discarded(d.rule)
 		l.end(d, &l.metrics.live.discarded)
@@ -96,7 +99,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 // observe tells the breaker and the lane's state about an attempt.
 func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err error, now time.Time) {
 	l.mu.Lock()
-	if err == nil {
+	if err == nil || verdict == Leased {
 		l.lastOKAt = now
 	} else {
 		l.lastErr, l.lastErrAt = err.Error(), now
@@ -137,7 +140,7 @@ func healthOf(verdict Verdict, a Attempt) health {
 	switch {
 	case a.Status == 429:
 		return busy
-	case verdict == Delivered, verdict == Rejected && a.Status != 0:
+	case verdict == Delivered, verdict == Leased, verdict == Rejected && a.Status != 0:
 		return healthy
 	case a.Status >= 400 && a.Status < 500 && a.Status != 408:
 		return healthy
@@ -167,7 +170,7 @@ func (c *laneConf) next(attempt int, age time.Duration, err error) (time.Duratio
 		return 0, Discarded
 	}
 	after, verdict := c.policy.Next(attempt, age, err)
-	if c.options.OnPoison == PoisonBlocks && c.options.OrderBy != "" && verdict != Delivered && verdict != Again {
+	if c.options.OnPoison == PoisonBlocks && c.options.OrderBy != "" && verdict != Delivered && verdict != Leased && verdict != Again {
 		return max(c.policy.Max, time.Minute), Again
 	}
 	return after, verdict
@@ -176,7 +179,7 @@ func (c *laneConf) next(attempt int, age time.Duration, err error) (time.Duratio
 // Class is the closed set of what an attempt comes to, the label of the metrics:
 // ok, timeout, canceled, refused, reset, dns, tls, throttled, status_3xx,
 // status_4xx, status_5xx, rejected (by the sink itself, without an answer),
-// loop (the answer came through too many sinks), transform (nothing was sent: the rule's transform has no result) and failed
+// leased (it has begun, and is to say how that ended), loop (the answer came through too many sinks), transform (nothing was sent: the rule's transform has no result) and failed
 // (anything else).
 func Class(err error) string {
 	if err == nil {
@@ -193,6 +196,7 @@ func Class(err error) string {
 	var dns *net.DNSError
 	var record tls.RecordHeaderError
 	var unshaped *shapeError
+	var lease *leaseTaken
 	var verify *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	switch {
@@ -200,6 +204,10 @@ func Class(err error) string {
 		return "transform"
 	case errors.Is(err, errLoop):
 		return "loop"
+	case errors.As(err, &lease):
+		return "leased"
+	case errors.Is(err, errLeaseOver):
+		return "lease_over"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

@@ -96,6 +96,11 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		if conf.removed {
 			break // nothing is sent
 		}
+		if !d.leased.IsZero() { // it was due, so its time is over
+			d.leased = time.Time{}
+			l.judge(conf, d, start, 0, errLeaseOver, false)
+			return
+		}
 		var err error
 		d.payload, err = l.d.shape(d)
 		switch {
@@ -128,7 +133,11 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		}
 	}
 	watched := false
-	if err == nil && len(batch) == 1 {
+	switch {
+	case err != nil || len(batch) > 1:
+	case answer.Lease > 0:
+		err = &leaseTaken{min(answer.Lease, time.Duration(conf.options.Lease))}
+	default:
 		if err = l.acceptAnswer(conf, batch[0], &answer, took); err != nil {
 			watched = true // it says nothing about the sink
 		}
@@ -150,7 +159,7 @@ func (l *lane) deliverBatch(conf *laneConf, batch []*delivery, answer *sinks.Ans
 		return nil, l.guard(conf, batch[0], func(ctx context.Context) (err error) {
 			one := l.outgoing(batch[0])
 			if r, ok := conf.sink.(sinks.Replier); ok {
-				one.Ask = conf.ask()
+				one.Ask = l.ask(conf, batch[0])
 				*answer, err = r.DeliverReply(ctx, one)
 				return err
 			}

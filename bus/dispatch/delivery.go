@@ -26,6 +26,7 @@ type delivery struct {
 	attempts []Attempt
 	dropped  int       // attempts that are not kept in attempts
 	due      time.Time // not before; zero for as soon as possible
+	leased   time.Time // when its sink took a lease for it, that is not over; zero for none
 
 	origin  origin    // the durable record that covers the delivery now
 	offered time.Time // when the lane got it
@@ -123,6 +124,7 @@ type meta struct {
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Dropped  int       `json:"dropped,omitempty"` // attempts that are not listed
 	Shaped   bool      `json:"shaped,omitempty"`
+	Leased   time.Time `json:"leased,omitzero"`
 
 	Reason string    `json:"reason,omitempty"`
 	Died   time.Time `json:"died,omitzero"`
@@ -144,7 +146,7 @@ func appendDelivery(dst []byte, m *meta, e bus.Event) []byte {
 }
 
 func (d *delivery) meta() meta {
-	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped}
+	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped, Leased: d.leased}
 }
 
 // tried is how many attempts there were.
@@ -154,7 +156,7 @@ func (d *delivery) tried() int { return d.dropped + len(d.attempts) }
 func (d *delivery) successor(o origin) *delivery {
 	return &delivery{
 		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted,
-		attempts: slices.Clip(d.attempts), dropped: d.dropped, due: d.due, origin: o, key: d.key, shaped: d.shaped,
+		attempts: slices.Clip(d.attempts), dropped: d.dropped, due: d.due, origin: o, key: d.key, shaped: d.shaped, leased: d.leased,
 	}
 }
 
@@ -184,6 +186,6 @@ func decodeDelivery(rec []byte, sink string) (*delivery, error) {
 	}
 	return &delivery{
 		event: e, id: m.ID, rule: m.Rule, sink: sink,
-		accepted: m.Accepted, attempts: m.Attempts, dropped: m.Dropped, due: m.Due, shaped: m.Shaped,
+		accepted: m.Accepted, attempts: m.Attempts, dropped: m.Dropped, due: m.Due, shaped: m.Shaped, leased: m.Leased,
 	}, nil
 }

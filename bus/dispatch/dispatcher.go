@@ -36,6 +36,9 @@ type Dispatcher struct {
 	replies bus.Publisher // of what sinks answered
 	awaits  awaits
 
+	leaseKey []byte // of the tokens of leases
+	leaseURL func(deliveryID string) string
+
 	conserved atomic.Pointer[Conservation]
 	faults    []bus.Fault // of the store, that were found at the start
 
@@ -46,6 +49,8 @@ type Dispatcher struct {
 	router                                              *router
 	retries                                             *retries
 	dead                                                *deadLetters
+
+	committing sync.Mutex // one at a time
 
 	routing atomic.Pointer[routing]
 	reload  sync.Mutex // one at a time
@@ -69,6 +74,9 @@ type Config struct {
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil: the metrics are not registered
 	Dedup    Dedup
+	// LeaseURL is where a sink says how a job ended that it took a lease for; nil: it
+	// is told the path alone.
+	LeaseURL func(deliveryID string) string
 	// Clock is the wall clock, by which everything goes that outlives the process;
 	// nil is time.Now. What happens within the process goes by time.Now, which does
 	// not jump.
@@ -115,6 +123,9 @@ func New(c Config) (*Dispatcher, error) {
 	}
 	if d.now = c.Clock; d.now == nil {
 		d.now = time.Now
+	}
+	if d.leaseURL = c.LeaseURL; d.leaseURL == nil {
+		d.leaseURL = func(id string) string { return "/api/v1/leases/" + id }
 	}
 	d.events = d.newLedger(true)
 	d.routing.Store(&routing{Matcher: &Matcher{}})
@@ -207,6 +218,9 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 		w.head.Store(info.Last)
 	}
 	if err := d.restore(ctx); err != nil {
+		return h, err
+	}
+	if err := d.restoreLeaseKey(ctx); err != nil {
 		return h, err
 	}
 	if err := d.restoreHolds(ctx); err != nil {

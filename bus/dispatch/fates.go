@@ -28,7 +28,7 @@ type Notice struct {
 	Class      string
 	Error      string
 	Duration   time.Duration
-	After      time.Duration // retry: until the next attempt
+	After      time.Duration // retry: until the next attempt; leased: how long the sink has
 	Reason     string        // dead letter: why
 }
 
@@ -39,7 +39,13 @@ const (
 	StageRetry      = "retry"
 	StageDeadLetter = "dead_letter"
 	StageDiscarded  = "discarded"
+	StageLeased     = "leased" // the sink has begun, and will say how it ended
 )
+
+// Stages lists every stage.
+func Stages() []string {
+	return []string{StageAccepted, StageDelivered, StageRetry, StageLeased, StageDeadLetter, StageDiscarded}
+}
 
 // fates tells those who watch what becomes of events. With nobody watching it
 // costs one atomic load.
@@ -111,6 +117,8 @@ func (f *fates) outcome(d *delivery, a Attempt, v Verdict, after time.Duration, 
 		n.Stage = StageDelivered
 	case Again:
 		n.Stage, n.After = StageRetry, after
+	case Leased:
+		n.Stage, n.After = StageLeased, after
 	case Discarded:
 		n.Stage = StageDiscarded
 	default:

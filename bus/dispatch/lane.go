@@ -266,13 +266,13 @@ func nowhere() {}
 
 // ending keeps the sweep away from a delivery whose attempt is over, and adds
 // that to its history.
-func (l *lane) ending(d *delivery, a Attempt) {
+func (l *lane) ending(d *delivery, a Attempt, verdict Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if d.state == running {
 		d.state = done
 	}
-	if a.Class != "ok" {
+	if verdict != Delivered && verdict != Leased {
 		d.addAttempt(a)
 	}
 }

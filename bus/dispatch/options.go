@@ -23,6 +23,7 @@ type Options struct {
 	Replies      string         `yaml:"replies" enum:"publish,ignore" doc:"What becomes of events in the answer to a delivery: publish puts them onto the bus before the delivery counts as made."`
 	OnSuccess    string         `yaml:"on_success" doc:"A sink that gets a report of each delivery that was made, with what was answered."`
 	OnFailure    string         `yaml:"on_failure" doc:"A sink that gets a report of each delivery that becomes a dead letter."`
+	Lease        value.Duration `yaml:"lease" doc:"The most time that the sink may take for a job that outlasts an attempt: it answers 202 with Sluice-Lease, and says later how that ended. Off when left out."`
 	Verdicts     map[int]string `yaml:"verdicts" enum:"retry,permanent,delivered" doc:"What a status means here: retry, permanent or delivered. Overrides the default table."`
 }
 
@@ -65,6 +66,9 @@ func (r Retry) budget() int {
 // maxBatch is the most events in one request.
 const maxBatch = 10000
 
+// maxLease is the longest lease there is.
+const maxLease = 7 * 24 * time.Hour
+
 // MaxTimeout is the longest attempt there is.
 const MaxTimeout = 15 * time.Minute
 
@@ -99,6 +103,12 @@ func (o Options) Validate() []value.Fault {
 	}
 	if o.OnPoison == PoisonBlocks && o.OrderBy == "" {
 		fault("on_poison", "block needs order_by: without an order nothing waits behind an event")
+	}
+	if o.Lease < 0 || time.Duration(o.Lease) > maxLease {
+		fault("lease", "must be from 0 to %s, is %s", value.Duration(maxLease), o.Lease)
+	}
+	if o.Batch.on() && o.Lease > 0 {
+		fault("lease", "does not go with batch: a lease is of one event")
 	}
 	if o.Replies != RepliesPublished && o.Replies != RepliesIgnored {
 		fault("replies", "%q is not publish or ignore", o.Replies)

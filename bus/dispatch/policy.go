@@ -25,6 +25,7 @@ const (
 	AttemptsExhausted                // the last attempt that the policy allows has failed
 	Expired                          // the next attempt would come after the policy's max age
 	Untransformed                    // the rule's transform has no result for the event
+	Leased                           // the sink has begun, and will say how it ended
 	Discarded                        // the config says that it is not wanted any more
 	Looped                           // the sink's reply came through too many sinks
 	Malformed                        // what a source received cannot become an event
@@ -46,6 +47,8 @@ func (v Verdict) String() string {
 		return "expired"
 	case Untransformed:
 		return "transform"
+	case Leased:
+		return "leased"
 	case Discarded:
 		return "discarded"
 	case Looped:
@@ -177,6 +180,9 @@ func (p Policy) Next(attempt int, age time.Duration, err error) (after time.Dura
 	}
 	if errors.Is(err, errLoop) {
 		return 0, Looped
+	}
+	if lease := (*leaseTaken)(nil); errors.As(err, &lease) {
+		return lease.Duration, Leased
 	}
 	var e *sinks.Error
 	if !errors.As(err, &e) {

@@ -45,8 +45,12 @@ const (
 var errLoop = errors.New("a loop")
 
 // ask is what an attempt wants of the answer.
-func (c *laneConf) ask() sinks.Ask {
-	return sinks.Ask{Events: c.options.Replies != RepliesIgnored, Body: c.options.OnSuccess != ""}
+func (l *lane) ask(c *laneConf, d *delivery) sinks.Ask {
+	ask := sinks.Ask{Events: c.options.Replies != RepliesIgnored, Body: c.options.OnSuccess != ""}
+	if c.options.Lease > 0 {
+		ask.Lease = &sinks.Lease{URL: l.d.leaseURL(d.id), Token: l.d.leaseToken(d.id)}
+	}
+	return ask
 }
 
 // acceptAnswer does with an answer what is to be done before the delivery counts as

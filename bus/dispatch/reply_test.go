@@ -13,6 +13,7 @@ import (
 	"sluice/bus"
 	"sluice/bus/dispatch"
 	"sluice/bus/memlog"
+	"sluice/config/value"
 	"sluice/rules"
 	"sluice/sinks"
 )
@@ -110,20 +111,10 @@ func TestPipeline(t *testing.T) {
 // and nothing is lost.
 func TestReplyIsDurable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var mu sync.Mutex
-		broken := false
-		store := memlog.New(memlog.Options{Hook: func(_ context.Context, op memlog.Op) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if broken && op.Name == memlog.OpAppend && op.Stream == bus.Events {
-				return bus.ErrFull
-			}
-			return nil
-		}})
+		full := newSwitch()
+		store := memlog.New(memlog.Options{Hook: full.hook})
 		f := newReplying(func(d sinks.Delivery) (sinks.Answer, error) {
-			mu.Lock()
-			broken = d.Attempt < 3
-			mu.Unlock()
+			full.set(d.Attempt < 3)
 			return sinks.Answer{Events: []bus.Event{typed(t, "reply", "end")}}, nil
 		})
 		last := newFar(nil)
@@ -248,3 +239,28 @@ func TestReports(t *testing.T) {
 		}
 	})
 }
+
+// aSwitch makes a store full and empty again, for events.
+type aSwitch struct {
+	mu sync.Mutex
+	on bool
+}
+
+func newSwitch() *aSwitch { return &aSwitch{} }
+
+func (s *aSwitch) set(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.on = on
+}
+
+func (s *aSwitch) hook(_ context.Context, op memlog.Op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.on && op.Name == memlog.OpAppend && op.Stream == bus.Events {
+		return bus.ErrFull
+	}
+	return nil
+}
+
+func lasting(d time.Duration) value.Duration { return value.Duration(d) }

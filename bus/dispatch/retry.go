@@ -21,7 +21,8 @@ type retries struct {
 	heap   retryHeap
 	bytes  int // of the deliveries kept in memory
 	counts map[string]int
-	known  uint64 // the packs below it are recovered
+	leases map[string]*retry // those that wait for the end of a job, by delivery id
+	known  uint64            // the packs below it are recovered
 	wake   chan struct{}
 }
 
@@ -35,6 +36,9 @@ type retry struct {
 	// reserved: the delivery holds its key of order_by meanwhile.
 	reserved bool
 	key      string
+	leased   string // the delivery's id, when it waits for the end of a job until it is due
+
+	place int // in the heap
 }
 
 const (
@@ -43,7 +47,7 @@ const (
 )
 
 func newRetries(d *Dispatcher) *retries {
-	r := &retries{d: d, books: d.newLedger(false), counts: map[string]int{}, wake: make(chan struct{}, 1)}
+	r := &retries{d: d, books: d.newLedger(false), counts: map[string]int{}, leases: map[string]*retry{}, wake: make(chan struct{}, 1)}
 	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, r.books, seq) }
 	return r
 }
@@ -66,7 +70,7 @@ func (r *retries) schedule(l *lane, d *delivery, after time.Duration) {
 		again.reserved = l.ordered() // the delivery keeps its key
 		l.mu.Unlock()
 		l.settle(d, func() {
-			r.add(retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key})
+			r.add(&retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key, leased: again.leaseID()})
 		})
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
@@ -93,12 +97,12 @@ func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
 		l.cramp()
 		l.pinned++
 		d.pinned = true
-		r.add(retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true})
+		r.add(&retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true, leased: d.leaseID()})
 	})
 }
 
 // add lets a delivery wait. The caller holds the lock of its lane.
-func (r *retries) add(w retry) {
+func (r *retries) add(w *retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts[w.sink]++
@@ -106,13 +110,13 @@ func (r *retries) add(w retry) {
 }
 
 // again lets a delivery wait on that next gave out.
-func (r *retries) again(w retry) {
+func (r *retries) again(w *retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.put(w)
 }
 
-func (r *retries) put(w retry) {
+func (r *retries) put(w *retry) {
 	if w.d != nil {
 		if size := w.d.event.Size(); w.pinned || r.bytes+size <= retryMemory {
 			r.bytes += size
@@ -121,8 +125,22 @@ func (r *retries) put(w retry) {
 		}
 	}
 	heap.Push(&r.heap, w)
-	if r.heap[0].pos == w.pos {
+	if w.leased != "" {
+		r.leases[w.leased] = w
+	}
+	if w.place == 0 {
 		signal(r.wake)
+	}
+}
+
+// remove takes a retry out. It counts as waiting until gone. The caller holds mu.
+func (r *retries) remove(w *retry) {
+	heap.Remove(&r.heap, w.place)
+	if w.d != nil {
+		r.bytes -= w.d.event.Size()
+	}
+	if r.leases[w.leased] == w {
+		delete(r.leases, w.leased)
 	}
 }
 
@@ -143,20 +161,18 @@ func (r *retries) gone(sink string) {
 
 // next takes the first retry that is due, or tells how long until there is one. It
 // counts as waiting until gone.
-func (r *retries) next(now time.Time) (w retry, in time.Duration, ok bool) {
+func (r *retries) next(now time.Time) (w *retry, in time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.heap) == 0 {
-		return w, time.Hour, false
+		return nil, time.Hour
 	}
-	if first := r.heap[0].due; first.After(now) {
-		return w, first.Sub(now), false
+	w = r.heap[0]
+	if w.due.After(now) {
+		return nil, w.due.Sub(now)
 	}
-	w = heap.Pop(&r.heap).(retry)
-	if w.d != nil {
-		r.bytes -= w.d.event.Size()
-	}
-	return w, 0, true
+	r.remove(w)
+	return w, 0
 }
 
 // run brings due retries back to their lanes until ctx ends.
@@ -164,8 +180,8 @@ func (r *retries) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		w, in, ok := r.next(time.Now())
-		if ok {
+		w, in := r.next(time.Now())
+		if w != nil {
 			r.bring(ctx, w)
 			continue
 		}
@@ -180,12 +196,14 @@ func (r *retries) run(ctx context.Context) {
 }
 
 // bring offers a due retry to its lane.
-func (r *retries) bring(ctx context.Context, w retry) {
+func (r *retries) bring(ctx context.Context, w *retry) {
 	for r.d.backlogWriter.backlog() > retryAhead && ctx.Err() == nil {
 		pause(ctx, 10*time.Millisecond)
 	}
 	l := r.d.lane(w.sink)
-	if !w.pinned && !l.mayRetry() {
+	over := w.leased != "" // and nothing can end it any more but its time
+	w.leased = ""
+	if !w.pinned && !over && !l.mayRetry() {
 		w.due = time.Now().Add(budgetPause)
 		r.again(w)
 		return
@@ -226,7 +244,7 @@ func (l *lane) mayRetry() bool {
 }
 
 // lost gives up a retry that cannot be read any more, and its key.
-func (l *lane) lost(w retry) {
+func (l *lane) lost(w *retry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.metrics.live.damaged.Add(1)
@@ -236,7 +254,7 @@ func (l *lane) lost(w retry) {
 	}
 }
 
-func (r *retries) load(ctx context.Context, w retry) (*delivery, error) {
+func (r *retries) load(ctx context.Context, w *retry) (*delivery, error) {
 	pack, err := r.d.retryStream.Get(ctx, w.pos.Seq)
 	if err != nil {
 		return nil, err
@@ -287,7 +305,7 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		l.metrics.entered(d.rule, fromStore)
 		l.queue.reserve(d)
 		due := time.Now().Add(left(d.due, pack.Time, r.d.now()))
-		r.add(retry{due: due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key})
+		r.add(&retry{due: due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key, leased: d.leaseID()})
 		l.mu.Unlock()
 	}
 	r.books.read(pack.Seq)
@@ -300,16 +318,25 @@ func left(due, stored, now time.Time) time.Duration {
 }
 
 // retryHeap orders by time.
-type retryHeap []retry
+type retryHeap []*retry
 
 func (h retryHeap) Len() int           { return len(h) }
 func (h retryHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h retryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *retryHeap) Push(x any)        { *h = append(*h, x.(retry)) }
+func (h retryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *retryHeap) Push(x any) {
+	w := x.(*retry)
+	w.place = len(*h)
+	*h = append(*h, w)
+}
+
 func (h *retryHeap) Pop() any {
 	old := *h
 	last := old[len(old)-1]
-	old[len(old)-1] = retry{}
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	return last
 }

@@ -42,6 +42,8 @@ func (d *Dispatcher) ledgers(visit func(name string, books *ledger, w *writer, l
 
 // commit saves the ledgers.
 func (d *Dispatcher) commit(ctx context.Context) error {
+	d.committing.Lock() // or an older snapshot might replace a newer one
+	defer d.committing.Unlock()
 	saved := map[string]savedLedger{}
 	d.ledgers(func(name string, books *ledger, w *writer, l *lane) {
 		s := savedLedger{Stream: w.stream.ID(), Snapshot: books.snapshot(nil), Head: w.head.Load()}

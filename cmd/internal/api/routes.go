@@ -30,6 +30,10 @@ func (a *api) routes() []route {
 		{"POST", v1 + "/sinks/{name}/pause", Admin, a.pauseSink},
 		{"POST", v1 + "/sinks/{name}/resume", Admin, a.resumeSink},
 
+		{"POST", v1 + "/leases/{id}/extend", Anybody, a.extendLease}, // these three check the token of the lease
+		{"POST", v1 + "/leases/{id}/complete", Anybody, a.completeLease},
+		{"POST", v1 + "/leases/{id}/fail", Anybody, a.failLease},
+
 		{"GET", v1 + "/sources", Admin, a.listSources},
 		{"GET", v1 + "/sources/{name}", Admin, a.showSource},
 		{"POST", v1 + "/sources/{name}/pause", Admin, a.pauseSource},

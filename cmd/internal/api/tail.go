@@ -56,7 +56,7 @@ func (a *api) tail(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stages := []string{dispatch.StageAccepted, dispatch.StageDelivered, dispatch.StageRetry, dispatch.StageDeadLetter, dispatch.StageDiscarded}
+	stages := dispatch.Stages()
 	for _, stage := range q.Values["stage"] {
 		if !slices.Contains(stages, stage) {
 			return refuse(http.StatusBadRequest, "there is no stage %q: there are %s", stage, strings.Join(stages, ", "))

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,13 +103,26 @@ func (a *App) Config() *config.Config {
 // Addr is where the bus listens, for instance 127.0.0.1:8484.
 func (a *App) Addr() string { return a.view.Load().Listen }
 
+// leaseURL is where a function says how the job of a delivery ended.
+func (a *App) leaseURL(delivery string) string {
+	base := a.URL()
+	if public := a.Config().Server.URL; !public.IsZero() {
+		base = strings.TrimSuffix(public.URL.String(), "/")
+	}
+	return base + "/api/v1/leases/" + url.PathEscape(delivery)
+}
+
 // URL is the address for clients on this machine.
 func (a *App) URL() string {
 	scheme := "http"
 	if a.first.Server.TLS.Enabled() {
 		scheme = "https"
 	}
-	host, port, err := net.SplitHostPort(a.Addr())
+	addr := a.Addr()
+	if addr == "" {
+		addr = a.listenOn(a.first) // it does not listen yet
+	}
+	host, port, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
 		host = "127.0.0.1"
 	}
@@ -187,7 +202,7 @@ func (a *App) dir(c *config.Config) string {
 
 // startBus starts the dispatcher with the sinks and rules of the config.
 func (a *App) startBus(ctx context.Context) (err error) {
-	a.bus, err = dispatch.New(dispatch.Config{Store: a.store, Log: a.log, Registry: a.metrics.registry, Dedup: a.first.Dedup})
+	a.bus, err = dispatch.New(dispatch.Config{Store: a.store, Log: a.log, Registry: a.metrics.registry, Dedup: a.first.Dedup, LeaseURL: a.leaseURL})
 	if err != nil {
 		return err
 	}

@@ -162,6 +162,8 @@ func (p *eventPrinter) notice(n dispatch.Notice, _ int64) error {
 	switch n.Stage {
 	case dispatch.StageRetry:
 		what = c.yellow("failed") + fmt.Sprintf(", again in %s: %s", n.After.Round(time.Millisecond), oneLine(n.Error))
+	case dispatch.StageLeased:
+		what = c.dim("has taken a lease of " + n.After.Round(time.Millisecond).String())
 	case dispatch.StageDiscarded:
 		what = c.yellow("discarded")
 	case dispatch.StageDeadLetter:

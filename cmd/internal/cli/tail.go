@@ -51,8 +51,7 @@ to come back. Ctrl-C ends it.`,
 	f := cmd.Flags()
 	f.StringVar(&t.rule, "rule", "", "only what this `rule` sends")
 	f.StringVar(&t.sink, "sink", "", "only what goes to this `sink`")
-	f.StringArrayVar(&t.stages, "stage", nil, "only this `stage`: "+strings.Join([]string{
-		dispatch.StageAccepted, dispatch.StageDelivered, dispatch.StageRetry, dispatch.StageDeadLetter}, ", ")+"; may be given several times")
+	f.StringArrayVar(&t.stages, "stage", nil, "only this `stage`: "+strings.Join(dispatch.Stages(), ", ")+"; may be given several times")
 	f.StringVar(&pattern.pattern, "pattern", "", "only events that match this `pattern`, JSON as under match in a rule")
 	f.IntVarP(&t.count, "count", "n", 0, "end after this `number` of lines")
 	return cmd
@@ -204,6 +203,8 @@ func (t *tail) line(n noticeDoc) string {
 		add(p.green("delivered  "))
 	case dispatch.StageRetry:
 		add(p.yellow("retry      "))
+	case dispatch.StageLeased:
+		add(p.dim("leased     "))
 	case dispatch.StageDeadLetter:
 		add(p.red("dead letter"))
 	default:

@@ -1,0 +1,87 @@
+package app_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"sluice/cmd/internal/app/apptest"
+)
+
+// A function that takes a lease calls back where it was told to: for more time, and
+// with its reply, after a restart of the bus too.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	last := apptest.NewFunction(t, nil)
+	var mu sync.Mutex
+	headers := map[string]http.Header{}
+	job := apptest.NewFunction(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		headers[r.Header.Get("Ce-Id")] = r.Header.Clone()
+		w.Header().Set("Sluice-Lease", "30m")
+		w.WriteHeader(http.StatusAccepted)
+	})
+	yaml := fmt.Sprintf(`
+sinks:
+  job: {http: {url: %q}, lease: 1h}
+  last: {http: {url: %q}}
+rules:
+  begin: {match: {type: [begin]}, to: [job]}
+  end: {match: {type: [done]}, to: [last]}
+`, job.URL, last.URL)
+	dir := t.TempDir()
+	n := apptest.Start(t, yaml, apptest.OnDisk(dir))
+	n.MustPublish("1", "begin", "{}")
+	n.MustPublish("2", "begin", "{}")
+	apptest.Eventually(t, "both wait", func() bool { b := n.Bus().Balance(); return b.Retries == 2 })
+	call := func(event, verb, body string, more ...string) apptest.Answer {
+		mu.Lock()
+		h := headers[event]
+		mu.Unlock()
+		_, path, ok := strings.Cut(h.Get("Sluice-Callback"), "/api/")
+		if !ok || !strings.HasPrefix(h.Get("Sluice-Callback"), "http://127.0.0.1:") {
+			t.Fatalf("the callback is %q", h.Get("Sluice-Callback"))
+		}
+		return n.Do("POST", "/api/"+path+"/"+verb, body, append(more, "Sluice-Lease-Token", h.Get("Sluice-Lease-Token"))...)
+	}
+	if a := call("1", "extend", `{"for": "2h"}`); a.Status != http.StatusOK || string(a.Body) != `{"seconds":3600}`+"\n" {
+		t.Errorf("extend: %d %s", a.Status, a.Body)
+	}
+	if a := call("1", "extend", `{"for": "soon"}`); a.Status != http.StatusBadRequest {
+		t.Errorf("extend: %d %s", a.Status, a.Body)
+	}
+	if a := call("1", "complete", `{"specversion":"1.0"}`, "Content-Type", "application/cloudevents+json"); a.Status != http.StatusBadRequest {
+		t.Errorf("a reply that is none: %d %s", a.Status, a.Body)
+	}
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	n = apptest.Start(t, yaml, apptest.OnDisk(dir))
+	apptest.Eventually(t, "both wait", func() bool { b := n.Bus().Balance(); return b.Retries == 2 })
+	if a := call("1", "complete", "all is well", "Ce-Type", "done", "Content-Type", "text/plain"); a.Status != http.StatusOK {
+		t.Errorf("complete: %d %s", a.Status, a.Body)
+	}
+	if a := call("1", "complete", ""); a.Status != http.StatusNotFound {
+		t.Errorf("complete again: %d %s", a.Status, a.Body)
+	}
+	if a := n.Do("POST", "/api/v1/leases/x/fail", "", "Sluice-Lease-Token", "x"); a.Status != http.StatusUnauthorized {
+		t.Errorf("with a wrong token: %d %s", a.Status, a.Body)
+	}
+	if a := call("2", "fail", `{"error": "no disk", "retry": false}`); a.Status != http.StatusOK {
+		t.Errorf("fail: %d %s", a.Status, a.Body)
+	}
+	apptest.Eventually(t, "the reply arrives", func() bool { return len(last.Delivered()) == 1 })
+	var dead deadLetters
+	apptest.Eventually(t, "the failure is a dead letter", func() bool {
+		n.Get("/api/v1/dead-letters", &dead)
+		return len(dead.DeadLetters) == 1 && dead.DeadLetters[0].Event.ID == "2"
+	})
+	if len(job.Requests()) != 2 {
+		t.Errorf("the function was called %d times", len(job.Requests()))
+	}
+	apptest.Eventually(t, "all is settled", func() bool { b := n.Bus().Balance(); return b.Open() == 0 && b.Lost() == 0 })
+}
