@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"sluice/bus"
 	"sluice/bus/jetstream"
@@ -81,6 +83,50 @@ func flipIn(t *testing.T, opts jetstream.Options, l *jetstream.Log, stream, text
 	if err := os.WriteFile(files[0], b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCheckBesideWork checks while packs come and go: what is on its way is no fault.
+func TestCheckBesideWork(t *testing.T) {
+	t.Parallel()
+	opts, _ := logged(t)
+	opts.Sync = time.Hour
+	l := open(t, opts)
+	done := make(chan struct{})
+	var work sync.WaitGroup
+	for _, name := range []string{bus.Events, bus.Backlog} {
+		work.Go(func() {
+			s := l.Stream(name)
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				seq := mustAppend(t, s, fmt.Sprint("k", i%3), "x")
+				switch {
+				case name == bus.Backlog && seq > 20:
+					if err := s.Remove(t.Context(), seq-uint64(i%20)); err != nil {
+						t.Error(err)
+					}
+				case seq%50 == 0:
+					if err := s.Trim(t.Context(), "", seq-20); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := l.PutState(t.Context(), "s", []byte{byte(i)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 5 {
+		if faults := check(t, l); len(faults) > 0 {
+			t.Errorf("%v", faults)
+			break
+		}
+	}
+	close(done)
+	work.Wait()
 }
 
 // TestQuarantine flips a byte of a pack in each stream: Check names it, Quarantine
