@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,14 @@ func sinkYAML(name, url, options string) string {
 
 const everythingTo = "rules:\n  all: {match: {type: [{exists: true}]}, to: [%s]}\n"
 
+// kills is how often TestProcessKill kills the program; SLUICE_KILLS says otherwise.
+func kills() int {
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_KILLS")); err == nil {
+		return n
+	}
+	return scale(3, 20)
+}
+
 // TestProcessKill kills the program at random moments under load. Every event
 // that was acknowledged is at the function in the end.
 func TestProcessKill(t *testing.T) {
@@ -27,7 +37,7 @@ func TestProcessKill(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 10 * time.Second}
 	var mu sync.Mutex
 	acked := map[string]bool{}
-	rounds := scale(3, 20)
+	rounds := kills()
 	for round := range rounds {
 		p.start()
 		var stop atomic.Bool

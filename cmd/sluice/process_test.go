@@ -49,6 +49,19 @@ type program struct {
 	base   string
 	cmd    *exec.Cmd
 	log    *lockedBuffer
+	env    []string // more variables
+}
+
+// change replaces a part of the config, before the start.
+func (p *program) change(from, to string) {
+	p.t.Helper()
+	text, err := os.ReadFile(p.config)
+	if err != nil || !strings.Contains(string(text), from) {
+		p.t.Fatalf("the config has no %q: %v", from, err)
+	}
+	if err := os.WriteFile(p.config, []byte(strings.Replace(string(text), from, to, 1)), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 type lockedBuffer struct {
@@ -93,7 +106,7 @@ func newProgram(t *testing.T, dir, store, sections string) *program {
 
 func (p *program) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "SLUICE_SERVER="+p.base)
+	cmd.Env = append(append(os.Environ(), p.env...), asProgram+"=1", "SLUICE_SERVER="+p.base)
 	return cmd
 }
 
@@ -319,6 +332,12 @@ func (f *function) distinct() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.got)
+}
+
+func (f *function) times(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.got[id]
 }
 
 func (f *function) tries(id string) []string {
