@@ -30,6 +30,7 @@ type upload struct {
 	region      string
 	contentType string
 	at          time.Time
+	salt        string // sets it apart from others that are the same otherwise
 	raw         []byte // the record as it came, in JSON; nil when there is none
 }
 
@@ -98,7 +99,7 @@ func (u upload) data(kind string) ([]byte, error) {
 		EventTime: u.time(), Region: u.region, ContentType: u.contentType, Raw: u.raw,
 	}
 	// What is gone has no size; versitygw says 0.
-	if u.size >= 0 && !strings.HasPrefix(kind, "object.removed.") {
+	if u.size >= 0 && !strings.HasPrefix(kind, "object.removed") {
 		d.Size = &u.size
 	}
 	var b bytes.Buffer
@@ -121,7 +122,7 @@ func (u upload) time() string {
 // request is no part of it: all objects that one request deletes share it.
 func (u upload) id(kind string) string {
 	h := sha256.New()
-	for _, part := range []string{u.bucket, u.key, u.version, u.sequencer, kind, u.time(), u.etag} {
+	for _, part := range []string{u.bucket, u.key, u.version, u.sequencer, kind, u.time(), u.etag, u.salt} {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
 	const enough = 20 // bytes, as much as a SHA-1
