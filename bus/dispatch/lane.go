@@ -372,10 +372,20 @@ func (l *lane) release(c *laneConf) {
 	l.d.closeUnused(c)
 }
 
-// stop lets nothing new start. What is queued stays covered by its records.
+// stop lets nothing new start. What waits or runs on the direct way gets a record of
+// its own if the store takes it: else its event covers it, and the next start
+// would offer that to every sink again.
 func (l *lane) stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.conf != nil && !l.ordered() { // records made now could come out of order
+		l.flush()
+		for d := range l.running {
+			if d.state == running && l.direct(d) {
+				l.detach(d)
+			}
+		}
+	}
 	l.stopped = true
 	l.nudgeFeed()
 }
