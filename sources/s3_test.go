@@ -315,27 +315,6 @@ func TestS3Flavor(t *testing.T) {
 	}
 }
 
-// named gives the events of an s3 source the ids that the suite knows them by: those
-// of the uploads are hashes.
-type named struct{ sources.Source }
-
-func (n named) Run(ctx context.Context, pub bus.Publisher) error {
-	return n.Source.Run(ctx, namer{pub})
-}
-
-type namer struct{ bus.Publisher }
-
-func (n namer) Publish(ctx context.Context, events ...bus.Event) ([]bus.Result, error) {
-	renamed := make([]bus.Event, len(events))
-	for i, e := range events {
-		var err error
-		if renamed[i], err = e.With(bus.Attr{Name: "id", Value: e.Subject()}); err != nil {
-			return nil, err
-		}
-	}
-	return n.Publisher.Publish(ctx, renamed...)
-}
-
 func TestS3Suite(t *testing.T) {
 	t.Parallel()
 	sourcetest.Run(t, func(t *testing.T) *sourcetest.Subject {
@@ -358,7 +337,7 @@ func TestS3Suite(t *testing.T) {
 			return nil
 		}
 		return &sourcetest.Subject{
-			Source: named{src},
+			Source: byKey{src},
 			Send: func(ctx context.Context, e bus.Event) error {
 				return post(ctx, `{"Records":[`+s3Record(e.ID())+`]}`)
 			},
