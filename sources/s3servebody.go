@@ -201,9 +201,9 @@ func (b *s3Body) read(p []byte) (int, error) {
 		b.left -= int64(n)
 	}
 	switch {
-	case err == io.EOF && b.left < 0:
+	case errors.Is(err, io.EOF) && b.left < 0:
 		b.left, err = 0, nil
-	case err == io.EOF && b.left == 0 && !b.chunked:
+	case errors.Is(err, io.EOF) && b.left == 0 && !b.chunked:
 		err = nil
 	case err != nil:
 		err = bodyFault(err)
@@ -243,7 +243,7 @@ func (b *s3Body) verify() error {
 			return gofakes3.ErrorMessage(gofakes3.ErrIncompleteBody, "The body is longer than its announced length.")
 		}
 	}
-	if b.err == io.EOF {
+	if errors.Is(b.err, io.EOF) {
 		return nil
 	}
 	return b.err
@@ -392,7 +392,7 @@ func orMalformed(err error, what string) error {
 
 // bodyFault is what reading a request can end with.
 func bodyFault(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	switch fault := readFault(err); {

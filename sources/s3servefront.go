@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -166,7 +167,7 @@ func (a *s3Answer) WriteHeader(status int) {
 	if status == http.StatusInternalServerError && a.body != nil && a.body.denied {
 		status = http.StatusForbidden
 	}
-	if a.body != nil && a.body.err != nil && a.body.err != io.EOF {
+	if a.body != nil && a.body.err != nil && !errors.Is(a.body.err, io.EOF) {
 		h.Set("Connection", "close") // the rest of the body cannot be told from a request
 	}
 	a.ResponseWriter.WriteHeader(status)
@@ -194,7 +195,8 @@ func (a *s3Answer) end() {
 // failWith answers with an error of the library.
 func (a *s3Answer) failWith(r *http.Request, err error) {
 	code, what := gofakes3.ErrInternal, "Internal error."
-	if known, ok := err.(gofakes3.Error); ok {
+	var known gofakes3.Error
+	if errors.As(err, &known) {
 		code = known.ErrorCode()
 		_, what, _ = strings.Cut(known.Error(), ": ")
 	}

@@ -52,8 +52,8 @@ func (b *diskBackend) CreateMultipartUpload(ctx context.Context, bucket, key str
 }
 
 // begin notes a multipart upload.
-func (b *objectStore) begin(id gofakes3.UploadID, u partsUpload) error {
-	return storeFault(b.db.Batch(func(tx *bbolt.Tx) error {
+func (s *objectStore) begin(id gofakes3.UploadID, u partsUpload) error {
+	return storeFault(s.db.Batch(func(tx *bbolt.Tx) error {
 		table := tx.Bucket([]byte(tableUploads))
 		if table.Stats().KeyN >= maxOpenUploads {
 			return gofakes3.ErrorMessage(gofakes3.ErrSlowDown, "There are too many multipart uploads: complete or abort some.")
@@ -114,20 +114,20 @@ func (b *diskBackend) UploadPart(ctx context.Context, _, _ string, id gofakes3.U
 }
 
 // keepPart notes a part, in the place of one with the same number.
-func (b *objectStore) keepPart(id gofakes3.UploadID, number int, part *uploadPart) error {
+func (s *objectStore) keepPart(id gofakes3.UploadID, number int, part *uploadPart) error {
 	var unused []string
-	err := b.db.Batch(func(tx *bbolt.Tx) (err error) {
-		unused, err = b.putPart(tx, id, number, part)
+	err := s.db.Batch(func(tx *bbolt.Tx) (err error) {
+		unused, err = s.putPart(tx, id, number, part)
 		return err
 	})
 	if err == nil {
-		b.discard(unused)
+		s.discard(unused)
 	}
 	return storeFault(err)
 }
 
 // putPart gives the file of the part that it replaces.
-func (b *objectStore) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, part *uploadPart) (unused []string, err error) {
+func (s *objectStore) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, part *uploadPart) (unused []string, err error) {
 	u, parts, err := uploadIn(tx, id)
 	if err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (b *objectStore) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, pa
 			return nil, err
 		}
 	}
-	if u.Size > b.limit {
+	if u.Size > s.limit {
 		return nil, gofakes3.ErrEntityTooLarge
 	}
 	if _, err := count(tx, []objectFile{part.File}, 1); err != nil {
@@ -158,8 +158,8 @@ func (b *objectStore) putPart(tx *bbolt.Tx, id gofakes3.UploadID, number int, pa
 	return unused, putJSON(tx.Bucket([]byte(tableUploads)), string(id), u)
 }
 
-func (b *objectStore) knownPart(id gofakes3.UploadID, number int) (etag string, err error) {
-	err = b.db.View(func(tx *bbolt.Tx) error {
+func (s *objectStore) knownPart(id gofakes3.UploadID, number int) (etag string, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
 		_, parts, err := uploadIn(tx, id)
 		if err != nil {
 			return err
@@ -273,9 +273,9 @@ func (b *diskBackend) AbortMultipartUpload(_ context.Context, bucket, key string
 }
 
 // end removes a multipart upload and its parts.
-func (b *objectStore) end(id gofakes3.UploadID) error {
+func (s *objectStore) end(id gofakes3.UploadID) error {
 	var unused []string
-	err := b.db.Batch(func(tx *bbolt.Tx) error {
+	err := s.db.Batch(func(tx *bbolt.Tx) error {
 		files, err := closeUpload(tx, id, "")
 		if err == nil {
 			unused, err = count(tx, files, -1)
@@ -285,15 +285,15 @@ func (b *objectStore) end(id gofakes3.UploadID) error {
 	if err != nil {
 		return storeFault(err)
 	}
-	b.discard(unused)
+	s.discard(unused)
 	return nil
 }
 
 // uploads gives the multipart uploads of an earlier process, or those that began
 // before a time.
-func (b *objectStore) uploads(before time.Time) (found map[gofakes3.UploadID]partsUpload, err error) {
+func (s *objectStore) uploads(before time.Time) (found map[gofakes3.UploadID]partsUpload, err error) {
 	found = make(map[gofakes3.UploadID]partsUpload)
-	err = b.db.View(func(tx *bbolt.Tx) error {
+	err = s.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(tableUploads)).ForEach(func(id, doc []byte) error {
 			var u partsUpload
 			if err := json.Unmarshal(doc, &u); err != nil {
@@ -310,8 +310,8 @@ func (b *objectStore) uploads(before time.Time) (found map[gofakes3.UploadID]par
 
 // restore tells the library of the uploads of an earlier process. It keeps them in
 // memory and learns of one only by a request.
-func (b *objectStore) restore(ctx context.Context, library http.Handler) error {
-	found, err := b.uploads(b.since)
+func (s *objectStore) restore(ctx context.Context, library http.Handler) error {
+	found, err := s.uploads(s.since)
 	if err != nil {
 		return err
 	}
@@ -325,7 +325,7 @@ func (b *objectStore) restore(ctx context.Context, library http.Handler) error {
 			library.ServeHTTP(discardAnswer{}, r.WithContext(ctx))
 		}
 		ask(http.MethodPost, url.Values{"uploads": {""}}, 0)
-		sizes, err := b.partSizes(id)
+		sizes, err := s.partSizes(id)
 		if err != nil {
 			return err
 		}
@@ -336,9 +336,9 @@ func (b *objectStore) restore(ctx context.Context, library http.Handler) error {
 	return nil
 }
 
-func (b *objectStore) partSizes(id gofakes3.UploadID) (sizes map[int]int64, err error) {
+func (s *objectStore) partSizes(id gofakes3.UploadID) (sizes map[int]int64, err error) {
 	sizes = make(map[int]int64)
-	err = b.db.View(func(tx *bbolt.Tx) error {
+	err = s.db.View(func(tx *bbolt.Tx) error {
 		_, parts, err := uploadIn(tx, id)
 		if err != nil {
 			return err

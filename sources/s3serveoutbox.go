@@ -208,15 +208,14 @@ func (o *outbox) wait(d dueEvent) {
 
 // run publishes what waits and forgets what is settled, until ctx ends.
 func (o *outbox) run(ctx context.Context) {
-	reported := false
-	for wait := outboxPause; ; {
-		err := o.retry(ctx)
+	for reported := false; ; {
+		wait, err := outboxPause, o.retry(ctx)
+		if err != nil {
+			wait = feedMax
+		}
 		if err != nil || reported {
 			o.env.report(err)
 			reported = err != nil
-		}
-		if wait = outboxPause; err != nil {
-			wait = feedMax
 		}
 		if err := o.forget(); err != nil {
 			o.env.Log.Error("cannot write down which events were published: they are published again after a restart", "err", err)
@@ -236,12 +235,12 @@ func (o *outbox) retry(ctx context.Context) error {
 	}
 	o.mu.Unlock()
 	for _, name := range names {
-		if ctx.Err() != nil {
-			return nil
-		}
 		unlock := o.lock(name)
 		err := o.flush(name)
 		unlock()
+		if ctx.Err() != nil {
+			break
+		}
 		if err != nil {
 			return errors.Join(errors.New("events of uploads wait for the bus"), err)
 		}

@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"errors"
 	"io"
 	"os"
 )
@@ -25,7 +26,7 @@ func (r *objectReader) Read(p []byte) (int, error) {
 		}
 		n, err := r.open.Read(p[:min(int64(len(p)), r.left)])
 		r.left -= int64(n)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = r.open.Close()
 			r.open = nil
 		}

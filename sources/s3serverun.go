@@ -152,7 +152,9 @@ func (s *s3Server) serve(ctx context.Context, listener net.Listener, library htt
 			_ = server.Close() // uploads that take longer end here; clients send them again
 		}
 		cancel()
-		<-ended
+		if err = <-ended; errors.Is(err, http.ErrServerClosed) {
+			err = nil
+		}
 	}
 	under.Wait()
 	return err
