@@ -23,7 +23,7 @@ type S3Serve struct {
 	TLS         S3TLS          `yaml:"tls" doc:"Speak HTTPS with this certificate."`
 	Limits      S3Limits       `yaml:"limits" doc:"What clients may ask of the server."`
 	Retain      S3Retain       `yaml:"retain" doc:"How long objects are kept."`
-	Forward     *S3Forward     `yaml:"forward" doc:"Keep the objects in another S3 instead of on disk."`
+	Forward     *S3Remote      `yaml:"forward" doc:"Keep the objects in this bucket of another S3 instead of on disk."`
 }
 
 // S3Credential is a pair of keys.
@@ -107,12 +107,12 @@ func (s *S3Serve) Validate() []value.Fault {
 		add("retain", "holds a negative time: write one such as 720h, or leave it out")
 	}
 	if s.Forward != nil {
-		faults = append(faults, under("forward", s.Forward.Validate())...)
+		faults = append(faults, under("forward", s.Forward.faults())...)
 		if s.Retain.Age != 0 {
 			add("retain.age", "is about objects on disk: with forward, let the other S3 expire them")
 		}
-		if len(s.Buckets) > 1 && s.Forward.Bucket != "" {
-			add("forward.bucket", "is one bucket for several: leave it out, and each keeps its name")
+		if len(s.Buckets) > 1 {
+			add("forward", "is one bucket, and buckets has several: give each a source of its own")
 		}
 	}
 	return faults

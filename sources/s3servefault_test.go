@@ -51,9 +51,10 @@ func TestS3ServeValidate(t *testing.T) {
 		"serve.tls":                         func(s *sources.S3Serve) { s.TLS.Cert = "cert.pem" },
 		"serve.limits":                      func(s *sources.S3Serve) { s.Limits.Object = -1 },
 		"serve.retain":                      func(s *sources.S3Serve) { s.Retain.Age = -1 },
-		"serve.forward.access_key":          func(s *sources.S3Serve) { s.Forward = &sources.S3Forward{} },
-		"serve.forward.bucket":              func(s *sources.S3Serve) { s.Forward = &sources.S3Forward{Bucket: "x"} },
-		"serve.retain.age is about objects": func(s *sources.S3Serve) { s.Forward, s.Retain.Age = &sources.S3Forward{}, 1 },
+		"serve.forward.secret_key":          func(s *sources.S3Serve) { s.Forward = &sources.S3Remote{Bucket: "x", AccessKey: "a"} },
+		"serve.forward.bucket":              func(s *sources.S3Serve) { s.Forward = &sources.S3Remote{} },
+		"serve.forward is one bucket":       func(s *sources.S3Serve) { s.Forward = &sources.S3Remote{Bucket: "x"} },
+		"serve.retain.age is about objects": func(s *sources.S3Serve) { s.Forward, s.Retain.Age = &sources.S3Remote{}, 1 },
 	} {
 		s := serveSettings()
 		spoil(s.Serve)

@@ -22,48 +22,13 @@ import (
 	"go.etcd.io/bbolt"
 
 	"sluice/bus"
-	"sluice/config/value"
 )
 
-// S3Forward are the settings of the S3 that the objects go to.
-type S3Forward struct {
-	Endpoint  value.URL    `yaml:"endpoint" schemes:"http,https" doc:"The URL of the other S3. Left out, it is that of AWS in the region."`
-	Region    string       `yaml:"region" doc:"The region of the buckets. The default is us-east-1."`
-	Bucket    string       `yaml:"bucket" doc:"The bucket there. Left out, each has the same name as here."`
-	AccessKey string       `yaml:"access_key" doc:"The access key id for the other S3."`
-	SecretKey value.Secret `yaml:"secret_key" doc:"The secret access key for the other S3."`
-}
-
-// Validate finds what a single value cannot show.
-func (f *S3Forward) Validate() []value.Fault {
-	if f.AccessKey == "" || f.SecretKey.Value() == "" {
-		return []value.Fault{{Key: "access_key", Msg: "and secret_key are needed to sign the requests to the other S3"}}
-	}
-	return nil
-}
-
-func (f *S3Forward) client() *s3.Client {
-	options := s3.Options{
-		Region: f.Region, RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			return aws.Credentials{AccessKeyID: f.AccessKey, SecretAccessKey: f.SecretKey.Value()}, nil
-		}),
-		HTTPClient: &http.Client{Timeout: s3ForwardTimeout},
-	}
-	if options.Region == "" {
-		options.Region = "us-east-1"
-	}
-	if !f.Endpoint.IsZero() {
-		options.BaseEndpoint, options.UsePathStyle = aws.String(f.Endpoint.URL.String()), true
-	}
-	return s3.New(options)
-}
-
 const (
-	// s3ForwardTimeout is for one request to the other S3, with its body.
-	s3ForwardTimeout = time.Hour
-	// s3Ask is for one without a body.
-	s3Ask = 10 * time.Second
+	// s3BodyTimeout is for a request to the other S3 that moves bytes.
+	s3BodyTimeout = time.Hour
+	// s3AskTimeout is for one that does not.
+	s3AskTimeout = 20 * time.Second
 	// markHeader is the metadata by which an upload is known again in the other S3.
 	markHeader = "sluice-upload"
 	// doubtRemoved is the doubt of a removal; that of an upload is its mark.
@@ -77,7 +42,7 @@ const (
 type forwardBackend struct {
 	diskBackend // for the files of bodies under way, and the multipart uploads
 	to          *s3.Client
-	set         *S3Forward
+	remote      *S3Remote
 }
 
 var (
@@ -85,32 +50,29 @@ var (
 	_ gofakes3.MultipartBackend = (*forwardBackend)(nil)
 )
 
-func newForwardBackend(ctx context.Context, set *S3Forward, disk diskBackend) (*forwardBackend, error) {
-	b := &forwardBackend{diskBackend: disk, to: set.client(), set: set}
+func newForwardBackend(ctx context.Context, remote *S3Remote, disk diskBackend) (*forwardBackend, error) {
+	client, err := remote.client(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	b := &forwardBackend{diskBackend: disk, to: client, remote: remote}
 	b.out.happened = b.happened
-	ctx, cancel := context.WithTimeout(ctx, s3Ask)
+	ctx, cancel := asking(ctx)
 	defer cancel()
-	for _, bucket := range b.buckets {
-		_, err := b.to.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: b.there(bucket)})
-		switch code := apiCode(err); {
-		case err == nil:
-		case code == "Forbidden" || code == "AccessDenied" || code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch":
-			return nil, fmt.Errorf("the other S3 refuses bucket %s: check forward.access_key, secret_key and what they may do: %w", *b.there(bucket), err)
-		case code == "NotFound" || code == "NoSuchBucket":
-			return nil, fmt.Errorf("the other S3 has no bucket %s: make it, or name another with forward.bucket", *b.there(bucket))
-		default:
-			return nil, fmt.Errorf("the other S3 does not answer: check forward.endpoint: %w", err)
-		}
+	if _, err := b.to.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.remote.Bucket}); err != nil {
+		return nil, fmt.Errorf("cannot forward objects: %w", remote.explain(err))
 	}
 	return b, nil
 }
 
-// there is the name of a bucket in the other S3.
-func (b *forwardBackend) there(bucket string) *string {
-	if b.set.Bucket != "" {
-		return &b.set.Bucket
-	}
-	return &bucket
+// asking bounds a request that moves no bytes.
+func asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s3AskTimeout)
+}
+
+// sending bounds a change that was begun, whether or not the client still waits.
+func sending(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), s3BodyTimeout)
 }
 
 func apiCode(err error) string {
@@ -136,13 +98,13 @@ func (b *forwardBackend) upstream(key string, err error) error {
 	case "EntityTooSmall":
 		return gofakes3.ErrorMessage(gofakes3.ErrInvalidRequest, "A part but the last is smaller than the S3 behind this endpoint takes.")
 	}
-	b.out.env.Log.Warn("the S3 that objects are forwarded to does not do what it is asked", "key", key, "err", err)
+	b.out.env.Log.Warn("the S3 that objects are forwarded to does not do what it is asked", "key", key, "err", b.remote.explain(err))
 	return gofakes3.ErrorMessage(gofakes3.ErrSlowDown, "The S3 behind this endpoint does not take this now: try again.")
 }
 
 // happened tells whether the upload with that mark, or the removal, was done.
 func (b *forwardBackend) happened(ctx context.Context, name objectName, doubt string) (bool, error) {
-	head, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: b.there(name.bucket), Key: &name.key})
+	head, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.remote.Bucket, Key: &name.key})
 	gone := apiCode(err) == "NotFound" || apiCode(err) == "NoSuchKey"
 	switch {
 	case gone:
@@ -155,7 +117,7 @@ func (b *forwardBackend) happened(ctx context.Context, name objectName, doubt st
 
 // change asks the other S3 for a change, with its event in doubt until it answers.
 // The object is locked.
-func (b *forwardBackend) change(name objectName, e bus.Event, doubt string, ask func() error) error {
+func (b *forwardBackend) change(ctx context.Context, name objectName, e bus.Event, doubt string, ask func(context.Context) error) error {
 	if err := b.out.flush(name); err != nil {
 		return slowDown(err)
 	}
@@ -167,7 +129,9 @@ func (b *forwardBackend) change(name objectName, e bus.Event, doubt string, ask 
 	if err != nil {
 		return storeFault(err)
 	}
-	if err := ask(); err != nil {
+	ctx, cancel := sending(ctx)
+	defer cancel()
+	if err := ask(ctx); err != nil {
 		b.out.wait(due) // it is told apart later whether it was done
 		return b.upstream(name.key, err)
 	}
@@ -218,9 +182,9 @@ func (b *forwardBackend) PutObject(ctx context.Context, bucket, key string, meta
 		return gofakes3.PutObjectResult{}, err
 	}
 	m := newForwardMeta(meta)
-	err = b.change(name, e, m.mark, func() error {
-		_, err := b.to.PutObject(context.WithoutCancel(ctx), &s3.PutObjectInput{
-			Bucket: b.there(bucket), Key: &key, Body: body, ContentLength: &file.Size, Metadata: m.user,
+	err = b.change(ctx, name, e, m.mark, func(ctx context.Context) error {
+		_, err := b.to.PutObject(ctx, &s3.PutObjectInput{
+			Bucket: &b.remote.Bucket, Key: &key, Body: body, ContentLength: &file.Size, Metadata: m.user,
 			ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
 			ContentEncoding: m.get("Content-Encoding"), ContentLanguage: m.get("Content-Language"),
 		})
@@ -272,9 +236,9 @@ func (b *forwardBackend) CopyObject(ctx context.Context, fromBucket, fromKey, bu
 	}
 	m := newForwardMeta(meta)
 	var out *s3.CopyObjectOutput
-	err = b.change(name, e, m.mark, func() (err error) {
-		out, err = b.to.CopyObject(context.WithoutCancel(ctx), &s3.CopyObjectInput{
-			Bucket: b.there(bucket), Key: &key, CopySource: aws.String(copySource(*b.there(fromBucket), fromKey)),
+	err = b.change(ctx, name, e, m.mark, func(ctx context.Context) (err error) {
+		out, err = b.to.CopyObject(ctx, &s3.CopyObjectInput{
+			Bucket: &b.remote.Bucket, Key: &key, CopySource: aws.String(copySource(b.remote.Bucket, fromKey)),
 			MetadataDirective: types.MetadataDirectiveReplace, Metadata: m.user,
 			ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
 			ContentEncoding: m.get("Content-Encoding"), ContentLanguage: m.get("Content-Language"),
@@ -307,8 +271,8 @@ func (b *forwardBackend) DeleteObject(ctx context.Context, bucket, key string) (
 	if err != nil {
 		return gofakes3.ObjectDeleteResult{}, err
 	}
-	return gofakes3.ObjectDeleteResult{}, b.change(name, e, doubtRemoved, func() error {
-		_, err := b.to.DeleteObject(context.WithoutCancel(ctx), &s3.DeleteObjectInput{Bucket: b.there(bucket), Key: &key})
+	return gofakes3.ObjectDeleteResult{}, b.change(ctx, name, e, doubtRemoved, func(ctx context.Context) error {
+		_, err := b.to.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.remote.Bucket, Key: &key})
 		return err
 	})
 }
@@ -329,7 +293,9 @@ func (b *forwardBackend) DeleteMulti(ctx context.Context, bucket string, keys ..
 
 // HeadObject is gofakes3.Backend.HeadObject.
 func (b *forwardBackend) HeadObject(ctx context.Context, bucket, key string) (*gofakes3.Object, error) {
-	out, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: b.there(bucket), Key: &key})
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	out, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.remote.Bucket, Key: &key})
 	if err != nil {
 		return nil, b.upstream(key, err)
 	}
@@ -359,15 +325,18 @@ func describe(obj *gofakes3.Object, user map[string]string, etag *string, modifi
 
 // GetObject is gofakes3.Backend.GetObject.
 func (b *forwardBackend) GetObject(ctx context.Context, bucket, key string, want *gofakes3.ObjectRangeRequest) (*gofakes3.Object, error) {
-	in := &s3.GetObjectInput{Bucket: b.there(bucket), Key: &key}
+	in := &s3.GetObjectInput{Bucket: &b.remote.Bucket, Key: &key}
 	if want != nil {
 		in.Range = aws.String(rangeHeader(want))
 	}
+	ctx, cancel := context.WithTimeout(ctx, s3BodyTimeout)
 	out, err := b.to.GetObject(ctx, in)
 	if err != nil {
+		cancel()
 		return nil, b.upstream(key, err)
 	}
-	obj := &gofakes3.Object{Name: key, Size: aws.ToInt64(out.ContentLength), Contents: out.Body}
+	body := &remoteBody{out.Body, cancel}
+	obj := &gofakes3.Object{Name: key, Size: aws.ToInt64(out.ContentLength), Contents: body}
 	describe(obj, out.Metadata, out.ETag, out.LastModified, map[string]*string{
 		"Content-Type": out.ContentType, "Cache-Control": out.CacheControl, "Content-Disposition": out.ContentDisposition,
 		"Content-Encoding": out.ContentEncoding, "Content-Language": out.ContentLanguage,
@@ -375,11 +344,23 @@ func (b *forwardBackend) GetObject(ctx context.Context, bucket, key string, want
 	if text := aws.ToString(out.ContentRange); want != nil && text != "" {
 		var first, last, size int64
 		if _, err := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &size); err != nil {
-			return nil, errors.Join(b.upstream(key, fmt.Errorf("a Content-Range of %q: %w", text, err)), out.Body.Close())
+			return nil, errors.Join(b.upstream(key, fmt.Errorf("a Content-Range of %q: %w", text, err)), body.Close())
 		}
 		obj.Size, obj.Range = size, &gofakes3.ObjectRange{Start: first, Length: last - first + 1}
 	}
 	return obj, nil
+}
+
+// remoteBody is a body whose request ends with it.
+type remoteBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close is io.Closer.
+func (r *remoteBody) Close() error {
+	defer r.cancel()
+	return r.ReadCloser.Close()
 }
 
 func rangeHeader(want *gofakes3.ObjectRangeRequest) string {
@@ -394,7 +375,7 @@ func rangeHeader(want *gofakes3.ObjectRangeRequest) string {
 
 // ListBucket is gofakes3.Backend.ListBucket.
 func (b *forwardBackend) ListBucket(ctx context.Context, bucket string, prefix *gofakes3.Prefix, page gofakes3.ListBucketPage) (*gofakes3.ObjectList, error) {
-	in := &s3.ListObjectsInput{Bucket: b.there(bucket), MaxKeys: aws.Int32(gofakes3.MaxBucketKeys)}
+	in := &s3.ListObjectsInput{Bucket: &b.remote.Bucket, MaxKeys: aws.Int32(gofakes3.MaxBucketKeys)}
 	if prefix != nil {
 		in.Prefix, in.Delimiter = &prefix.Prefix, &prefix.Delimiter
 	}
@@ -404,6 +385,8 @@ func (b *forwardBackend) ListBucket(ctx context.Context, bucket string, prefix *
 	if page.MaxKeys > 0 {
 		in.MaxKeys = aws.Int32(int32(min(page.MaxKeys, gofakes3.MaxBucketKeys))) //nolint:gosec // it is 1000 at most
 	}
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	out, err := b.to.ListObjects(ctx, in)
 	if err != nil {
 		return nil, b.upstream("", err)

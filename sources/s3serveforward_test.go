@@ -32,7 +32,8 @@ func forwardTo(t *testing.T, target string) *sources.S3 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Serve.Forward = &sources.S3Forward{Endpoint: u, AccessKey: serveAccess, SecretKey: value.NewSecret(serveSecret)}
+	s.Serve.Buckets = []string{serveBucket}
+	s.Serve.Forward = &sources.S3Remote{Endpoint: u, Bucket: "other", AccessKey: serveAccess, SecretKey: value.NewSecret(serveSecret)}
 	return s
 }
 
@@ -151,8 +152,8 @@ func TestS3ServeForwardRefused(t *testing.T) {
 	t.Parallel()
 	behind := servedS3(t)
 	for want, spoil := range map[string]func(*sources.S3){
-		"check forward.access_key": func(s *sources.S3) { s.Serve.Forward.SecretKey = value.NewSecret("wrong") },
-		"has no bucket missing":    func(s *sources.S3) { s.Serve.Buckets, s.Serve.Forward.Bucket = []string{"one"}, "missing" },
+		"check access_key and secret_key": func(s *sources.S3) { s.Serve.Forward.SecretKey = value.NewSecret("wrong") },
+		"no such bucket":                  func(s *sources.S3) { s.Serve.Forward.Bucket = "missing" },
 	} {
 		s := forwardTo(t, behind.url())
 		spoil(s)

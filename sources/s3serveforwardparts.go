@@ -20,8 +20,10 @@ func (b *forwardBackend) CreateMultipartUpload(ctx context.Context, bucket, key 
 		return id, nil
 	}
 	m := newForwardMeta(meta)
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	out, err := b.to.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: b.there(bucket), Key: &key, Metadata: m.user,
+		Bucket: &b.remote.Bucket, Key: &key, Metadata: m.user,
 		ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
 		ContentEncoding: m.get("Content-Encoding"), ContentLanguage: m.get("Content-Language"),
 	})
@@ -47,8 +49,10 @@ func (b *forwardBackend) UploadPart(ctx context.Context, bucket, key string, id 
 		return "", err
 	}
 	defer body.Close() //nolint:errcheck // it was only read
+	ctx, cancel := sending(ctx)
+	defer cancel()
 	out, err := b.to.UploadPart(ctx, &s3.UploadPartInput{
-		Bucket: b.there(bucket), Key: &key, UploadId: aws.String(string(id)), Body: body, ContentLength: &file.Size,
+		Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id)), Body: body, ContentLength: &file.Size,
 		PartNumber: aws.Int32(int32(number)), //nolint:gosec // it is 1 to 10000
 	})
 	if err != nil {
@@ -78,9 +82,9 @@ func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, ke
 		parts = append(parts, types.CompletedPart{ETag: aws.String(p.ETag), PartNumber: aws.Int32(int32(p.PartNumber))}) //nolint:gosec // it is 1 to 10000
 	}
 	etag := rec.ETag
-	err = b.change(name, e, u.Mark, func() error {
-		out, err := b.to.CompleteMultipartUpload(context.WithoutCancel(ctx), &s3.CompleteMultipartUploadInput{
-			Bucket: b.there(bucket), Key: &key, UploadId: aws.String(string(id)), MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	err = b.change(ctx, name, e, u.Mark, func(ctx context.Context) error {
+		out, err := b.to.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+			Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id)), MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
 		if err != nil {
 			return err
@@ -112,7 +116,9 @@ func (b *forwardBackend) assembled(id gofakes3.UploadID, list []gofakes3.Complet
 // AbortMultipartUpload is gofakes3.MultipartBackend.AbortMultipartUpload.
 func (b *forwardBackend) AbortMultipartUpload(ctx context.Context, bucket, key string, id gofakes3.UploadID) error {
 	defer b.out.lock(objectName{bucket, key})()
-	_, err := b.to.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: b.there(bucket), Key: &key, UploadId: aws.String(string(id))})
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	_, err := b.to.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id))})
 	if err != nil && apiCode(err) != "NoSuchUpload" {
 		return b.upstream(key, err)
 	}

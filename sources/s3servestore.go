@@ -97,10 +97,15 @@ func openDatabase(dir string) (*bbolt.DB, error) {
 		}
 		return nil
 	})
+	// The directories may be new, up to that of the store: their names have to last too.
+	for range 3 {
+		err = errors.Join(err, syncDir(dir))
+		dir = filepath.Dir(dir)
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return db, syncDir(dir)
+	return db, nil
 }
 
 func newObjectStore(db *bbolt.DB, dir string, limit int64, out *outbox) *objectStore {

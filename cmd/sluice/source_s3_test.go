@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,21 +43,29 @@ type s3Program struct {
 func newS3Program(t *testing.T) *s3Program {
 	t.Helper()
 	p := &s3Program{endpoint: fmt.Sprintf("127.0.0.1:%d", freePort(t)), told: map[string]map[string]int{}}
-	f := newFunction(t, func(w http.ResponseWriter, r *http.Request) {
-		what := r.Header.Get("Ce-Type") + " " + r.Header.Get("Ce-Subject")
-		p.mu.Lock()
-		if p.told[what] == nil {
-			p.told[what] = map[string]int{}
-		}
-		p.told[what][r.Header.Get("Ce-Id")]++
-		p.mu.Unlock()
-		w.WriteHeader(http.StatusNoContent)
-	})
+	f := newFunction(t, p.tell)
 	p.program = newProgram(t, t.TempDir(), "", fmt.Sprintf(
 		"sources:\n  up: {s3: {serve: {listen: %q, buckets: [uploads], credentials: [{access_key: %s, secret_key: %q}]}}}\nsinks:\n%s"+everythingTo,
 		p.endpoint, s3Access, s3Secret, sinkYAML("f", f.URL, ""), "f"))
 	p.endpoint = "http://" + p.endpoint
 	return p
+}
+
+// tell is the function.
+func (p *s3Program) tell(w http.ResponseWriter, r *http.Request) {
+	subject, err := url.PathUnescape(r.Header.Get("Ce-Subject"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	what := r.Header.Get("Ce-Type") + " " + subject
+	p.mu.Lock()
+	if p.told[what] == nil {
+		p.told[what] = map[string]int{}
+	}
+	p.told[what][r.Header.Get("Ce-Id")]++
+	p.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // ids are how often the function got each event of a kind about a key.
@@ -281,4 +291,61 @@ func uploadWithCLI(t *testing.T, p *s3Program, file string) {
 	if err == nil || !strings.Contains(out, "SignatureDoesNotMatch") {
 		t.Errorf("a wrong secret: %v\n%s", err, out)
 	}
+}
+
+// TestProcessS3Memory sends one large object: what it costs in memory does not grow
+// with it.
+func TestProcessS3Memory(t *testing.T) {
+	t.Parallel()
+	p := newS3Program(t)
+	p.start()
+	size := int64(scale(64<<20, 2<<30))
+	signed, err := s3.NewPresignClient(p.client(s3Secret)).PresignPutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("uploads"), Key: aws.String("large.bin")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, began := p.peak(), time.Now()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, signed.URL, io.LimitReader(zeros{}, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = size
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	took := time.Since(began)
+	p.until(20*time.Second, "the event", func() bool { return len(p.ids("object.created.put large.bin")) == 1 })
+	grown := p.peak() - before
+	t.Logf("an object of %d MiB: %s, %.0f MiB/s, the peak of memory grew by %d KiB", size>>20, resp.Status, float64(size>>20)/took.Seconds(), grown)
+	if resp.StatusCode != http.StatusOK || grown > 48<<10 {
+		t.Errorf("%s, the peak of memory grew by %d KiB", resp.Status, grown)
+	}
+	p.stop()
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// peak is the most memory that the program has had, in KiB.
+func (p *s3Program) peak() (kib int) {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Skip("this system does not tell the memory of a process")
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			_, err = fmt.Sscan(rest, &kib)
+		}
+	}
+	if err != nil || kib == 0 {
+		p.t.Fatalf("no VmHWM in %s: %v", text, err)
+	}
+	return kib
 }
