@@ -158,7 +158,7 @@ func TestProcessTermUnderLoad(t *testing.T) {
 	hung.set(nil)
 	p.start()
 	p.settled(60 * time.Second)
-	acked, lost, twice := 0, 0, 0
+	acked, lost := 0, 0
 	for _, l := range loads {
 		for _, far := range []*function{f, hung} {
 			n, _ := l.arrived(far)
@@ -166,7 +166,7 @@ func TestProcessTermUnderLoad(t *testing.T) {
 		}
 		acked += len(l.acked)
 	}
-	_, twice = loads[0].arrived(f)
+	_, twice := loads[0].arrived(f)
 	t.Logf("%d times SIGTERM under load beside a sink that hangs: %d events acknowledged, %d lost, %d twice at the healthy sink, at most %v until the exit (drain_timeout 2s)",
 		rounds, acked, lost, twice, longest.Round(time.Millisecond))
 	if lost > 0 || longest > 8*time.Second || acked == 0 {
