@@ -32,6 +32,7 @@ type webhookDoor struct {
 	tolerance time.Duration
 	mapping   *mapping
 	once      *once // nil when repetitions are taken
+	strict    bool
 	warn      rate.Sometimes
 }
 
@@ -151,7 +152,9 @@ func (d *webhookDoor) keys(m mapped, s proof) (keys []onceKey) {
 	if !m.digest {
 		keys = append(keys, keyOf("id", m.event.Source(), m.event.ID()))
 	}
-	if s.text != "" {
+	// Without a time in it a signature is the same whenever a service says the same
+	// again: GitHub does when somebody is added to a team, removed and added again.
+	if s.text != "" && (d.strict || !s.at.IsZero()) {
 		keys = append(keys, keyOf("signature", s.text))
 	}
 	return keys
