@@ -36,6 +36,7 @@ type Env struct {
 // through sinktest.Run and one line here.
 func Kinds() []Kind {
 	return []Kind{
+		{"file", "Appends each event to a file, one JSON CloudEvent a line, synced and rotated.", func() Settings { return NewFile() }},
 		{"http", "POSTs each event to a function as a CloudEvent.", func() Settings { return NewHTTP() }},
 		{"kafka", "Writes each event as a record of an Apache Kafka topic.", func() Settings { return NewKafka() }},
 		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }},
