@@ -208,6 +208,8 @@ func Class(err error) string {
 		return "leased"
 	case errors.Is(err, errLeaseOver):
 		return "lease_over"
+	case errors.Is(err, errNacked):
+		return "nacked"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/bus"
+	"sluice/config/value"
 	"sluice/sinks"
 )
 
@@ -51,6 +52,7 @@ type Dispatcher struct {
 	dead                                                *deadLetters
 
 	committing sync.Mutex // one at a time
+	saving     saving
 
 	routing atomic.Pointer[routing]
 	reload  sync.Mutex // one at a time
@@ -362,6 +364,10 @@ func (d *Dispatcher) lanesOf(names []string) (lanes []*lane) {
 
 func (d *Dispatcher) newLaneConf(s SinkSpec) *laneConf {
 	c := &laneConf{sink: s.Sink, options: s.Options, policy: NewPolicy(s.Options, rand.Float64)}
+	if q, ok := s.Sink.(sinks.Puller); ok {
+		pull := q.Pull()
+		c.pull, c.policy, c.options.Lease = &pull, pullPolicy(pull), value.Duration(maxLease)
+	}
 	c.current, c.cancel = context.WithCancel(d.attempts)
 	if perSecond := s.Options.Rate.PerSecond(); perSecond > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))

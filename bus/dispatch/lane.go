@@ -56,7 +56,8 @@ type lane struct {
 	detached  map[bus.Position]*delivery
 	gathering bool // a worker collects a batch
 	company   chan struct{}
-	closing   []*delivery // order_by: what waits, in memory, for the end of the spill
+	arrived   chan struct{} // closed when a consumer may fetch more
+	closing   []*delivery   // order_by: what waits, in memory, for the end of the spill
 	feeding   bool
 	readTo    uint64        // the number after the last pack that the feed has read
 	room      chan struct{} // tells the feed that something has changed
@@ -71,6 +72,7 @@ type laneConf struct {
 	options Options
 	policy  Policy
 	limiter *rate.Limiter // nil: no limit
+	pull    *sinks.Pull   // consumers fetch: there are no workers
 	users   int           // attempts under way; guarded by the lane's mutex
 	retired bool          // replaced: the last user closes the sink
 	removed bool          // it stands in for a sink that was taken out
@@ -98,6 +100,7 @@ func (d *Dispatcher) newLane(name string) *lane {
 		readTo:   1,
 		room:     make(chan struct{}, 1),
 		company:  make(chan struct{}, 1),
+		arrived:  make(chan struct{}),
 		holding:  make(chan struct{}, 1),
 	}
 	l.books.whole = func(seq uint64) { d.remover.remove(d.backlogStream, l.books, seq) }
@@ -159,6 +162,14 @@ func (l *lane) blocked(now time.Time) bool {
 
 // dispatch starts workers for what is queued.
 func (l *lane) dispatch(now time.Time) {
+	if l.conf != nil && l.conf.pull != nil {
+		if l.queue.runnable() > 0 && !l.blocked(now) {
+			close(l.arrived)
+			l.arrived = make(chan struct{})
+		}
+		l.nudgeFeed()
+		return
+	}
 	batches := l.conf != nil && l.conf.options.Batch.on()
 	if l.gathering && l.queue.runnable() > 0 {
 		signal(l.company)

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"sluice/bus"
@@ -42,12 +43,16 @@ var ErrLease = errors.New("the token is not that of this lease")
 
 // takeLease ends the wait of a lease, so that the caller alone goes on with it, or
 // gives it back by again.
-func (r *retries) takeLease(ctx context.Context, id string) (*retry, error) {
+func (r *retries) takeLease(ctx context.Context, id, token string) (*retry, error) {
 	r.mu.Lock()
 	w := r.leases[id]
-	if w == nil {
+	switch {
+	case w == nil:
 		r.mu.Unlock()
 		return nil, fmt.Errorf("lease %q: %w: it ended, ran out or never was", id, bus.ErrNotFound)
+	case !hmac.Equal([]byte(token), []byte(r.d.leaseToken(id, w.try))):
+		r.mu.Unlock()
+		return nil, ErrLease
 	}
 	r.remove(w)
 	r.mu.Unlock()
@@ -64,11 +69,12 @@ func (r *retries) takeLease(ctx context.Context, id string) (*retry, error) {
 	return w, nil
 }
 
-// leaseToken is what a sink shows that has a lease: nobody else can know it, and it
-// stays the same over restarts.
-func (d *Dispatcher) leaseToken(id string) string {
+// leaseToken is what a sink shows that took a lease in its attempt try: nobody else
+// can know it, it stays the same over restarts, and it ends with the lease.
+func (d *Dispatcher) leaseToken(id string, try int) string {
 	mac := hmac.New(sha256.New, d.leaseKey)
-	mac.Write([]byte(id))
+	mac.Write(strconv.AppendInt(nil, int64(try), 10))
+	mac.Write([]byte("." + id))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
@@ -91,6 +97,14 @@ func (d *Dispatcher) restoreLeaseKey(ctx context.Context) error {
 // it was done, and a's events are published like those of an answer; a failure
 // counts as that of an attempt. It returns nil once that is durable.
 func (d *Dispatcher) EndLease(ctx context.Context, id, token string, a sinks.Answer, failure error) error {
+	if err := d.endLease(ctx, id, token, a, failure); err != nil {
+		return err
+	}
+	return d.commitNow(ctx)
+}
+
+// endLease is EndLease but for the commit.
+func (d *Dispatcher) endLease(ctx context.Context, id, token string, a sinks.Answer, failure error) error {
 	l, conf, w, err := d.openLease(ctx, id, token)
 	if err != nil {
 		return err
@@ -114,15 +128,12 @@ func (d *Dispatcher) EndLease(ctx context.Context, id, token string, a sinks.Ans
 	}
 	w.d.leased = time.Time{}
 	l.judge(conf, w.d, start, took, failure, false)
-	return d.commit(ctx)
+	return nil
 }
 
 // openLease takes a delivery back from its lease, as if its attempt still ran.
 func (d *Dispatcher) openLease(ctx context.Context, id, token string) (*lane, *laneConf, *retry, error) {
-	if !hmac.Equal([]byte(token), []byte(d.leaseToken(id))) {
-		return nil, nil, nil, ErrLease
-	}
-	w, err := d.retries.takeLease(ctx, id)
+	w, err := d.retries.takeLease(ctx, id, token)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -147,10 +158,7 @@ func (d *Dispatcher) openLease(ctx context.Context, id, token string) (*lane, *l
 // ExtendLease gives a job more time, counted from now and at most what the sink's
 // option lease says. It returns how much it has, once that is durable.
 func (d *Dispatcher) ExtendLease(ctx context.Context, id, token string, more time.Duration) (time.Duration, error) {
-	if !hmac.Equal([]byte(token), []byte(d.leaseToken(id))) {
-		return 0, ErrLease
-	}
-	w, err := d.retries.takeLease(ctx, id)
+	w, err := d.retries.takeLease(ctx, id, token)
 	if err != nil {
 		return 0, err
 	}
@@ -192,7 +200,7 @@ func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Durat
 		if w.d.pinned {
 			l.pinned--
 		}
-		r.again(&retry{due: due, pos: pos, sink: w.sink, d: next, reserved: w.reserved, key: w.key, leased: next.id})
+		r.again(&retry{due: due, pos: pos, sink: w.sink, d: next, reserved: w.reserved, key: w.key, leased: next.id, try: w.try})
 		l.mu.Unlock()
 		w.d.origin.settle()
 		if pos.Index == n-1 {

@@ -152,6 +152,10 @@ func TestExtendLease(t *testing.T) {
 		if n := f.attempts(); n != 2 {
 			t.Fatalf("%d attempts after the lease ran out", n)
 		}
+		if err := d.EndLease(t.Context(), id, token, sinks.Answer{}, nil); !errors.Is(err, dispatch.ErrLease) {
+			t.Errorf("with the token of the first attempt: %v", err)
+		}
+		id, token = f.of("e")
 		if err := d.EndLease(t.Context(), id, token, sinks.Answer{}, nil); err != nil {
 			t.Fatal(err)
 		}

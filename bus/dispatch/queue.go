@@ -275,6 +275,15 @@ func (f *fifo) pop() *delivery {
 	return d
 }
 
+// each calls visit with each delivery in order, until that is false.
+func (f *fifo) each(visit func(*delivery) bool) {
+	for _, d := range f.items[f.head:] {
+		if !visit(d) {
+			return
+		}
+	}
+}
+
 // take removes the deliveries that pick chooses, in order.
 func (f *fifo) take(pick func(*delivery) bool) (taken []*delivery) {
 	f.items = slices.DeleteFunc(f.items[f.head:], func(d *delivery) bool {

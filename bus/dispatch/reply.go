@@ -48,7 +48,7 @@ var errLoop = errors.New("a loop")
 func (l *lane) ask(c *laneConf, d *delivery) sinks.Ask {
 	ask := sinks.Ask{Events: c.options.Replies != RepliesIgnored, Body: c.options.OnSuccess != ""}
 	if c.options.Lease > 0 {
-		ask.Lease = &sinks.Lease{URL: l.d.leaseURL(d.id), Token: l.d.leaseToken(d.id)}
+		ask.Lease = &sinks.Lease{URL: l.d.leaseURL(d.id), Token: l.d.leaseToken(d.id, d.tried()+1)}
 	}
 	return ask
 }

@@ -37,6 +37,7 @@ type retry struct {
 	reserved bool
 	key      string
 	leased   string // the delivery's id, when it waits for the end of a job until it is due
+	try      int    // the number of the attempt that took the lease
 
 	place int // in the heap
 }
@@ -70,7 +71,7 @@ func (r *retries) schedule(l *lane, d *delivery, after time.Duration) {
 		again.reserved = l.ordered() // the delivery keeps its key
 		l.mu.Unlock()
 		l.settle(d, func() {
-			r.add(&retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key, leased: again.leaseID()})
+			r.add(&retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key, leased: again.leaseID(), try: again.tried() + 1})
 		})
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
@@ -97,7 +98,7 @@ func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
 		l.cramp()
 		l.pinned++
 		d.pinned = true
-		r.add(&retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true, leased: d.leaseID()})
+		r.add(&retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true, leased: d.leaseID(), try: d.tried() + 1})
 	})
 }
 
@@ -240,7 +241,7 @@ const budgetPause = 200 * time.Millisecond
 func (l *lane) mayRetry() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.budget.take(time.Now())
+	return l.conf != nil && l.conf.pull != nil || l.budget.take(time.Now())
 }
 
 // lost gives up a retry that cannot be read any more, and its key.
@@ -305,7 +306,7 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		l.metrics.entered(d.rule, fromStore)
 		l.queue.reserve(d)
 		due := time.Now().Add(left(d.due, pack.Time, r.d.now()))
-		r.add(&retry{due: due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key, leased: d.leaseID()})
+		r.add(&retry{due: due, pos: pos, sink: pack.Key, d: d, reserved: d.reserved, key: d.key, leased: d.leaseID(), try: d.tried() + 1})
 		l.mu.Unlock()
 	}
 	r.books.read(pack.Seq)

@@ -1,0 +1,356 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/bus"
+	"sluice/sinks"
+)
+
+// A queue is a lane without workers. Whoever receives takes deliveries out of it by
+// leases, so what waits, spills, is ordered, leased, redelivered and given up is all
+// the same as for a sink that is sent to, and survives a restart as that does.
+
+// DelayAttribute is the extension attribute that says, in seconds, how long after it
+// was accepted an event is not seen in a queue.
+const DelayAttribute = "delayseconds"
+
+// Message is one delivery as a consumer of a queue gets it.
+type Message struct {
+	ID       string // of the delivery: the same each time
+	Receipt  string // what acknowledges this receive of it
+	Receives int    // how often it was received, this time included
+	Rule     string
+	Accepted time.Time
+	Event    bus.Event
+}
+
+// MaxReceive is how many messages one call gets at most.
+const MaxReceive = 10
+
+// ErrReceipt is a receipt that no queue gave out.
+var ErrReceipt = errors.New("the receipt is not one that a receive gave")
+
+// pullPolicy is the policy of a queue: what fails is seen again at once.
+func pullPolicy(p sinks.Pull) Policy {
+	return Policy{MaxAttempts: p.MaxReceives, MaxAge: p.Retention, Multiplier: 1}
+}
+
+// queueNamed is the lane of a queue.
+func (d *Dispatcher) queueNamed(name string) (*lane, error) {
+	l := d.laneNamed(name)
+	if l == nil || !l.pulled() {
+		return nil, fmt.Errorf("queue %q: %w: GET /api/v1/queues lists them", name, bus.ErrNotFound)
+	}
+	return l, nil
+}
+
+func (l *lane) pulled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conf != nil && l.conf.pull != nil
+}
+
+// Receive gives up to most messages of a queue, which nobody else sees for as long
+// as visibility says; 0 for what the queue says. It waits for the first one until
+// ctx ends, and then gives none and no error. That the messages are taken is
+// durable when it returns.
+func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibility time.Duration) ([]Message, error) {
+	l, err := d.queueNamed(queue)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		taken, arrived := l.fetch(min(most, MaxReceive))
+		if taken.conf == nil {
+			return nil, fmt.Errorf("queue %q: %w", queue, bus.ErrNotFound)
+		}
+		messages := l.hand(taken, visibility)
+		l.release(taken.conf)
+		if len(messages) > 0 {
+			return messages, nil
+		}
+		if taken.some() {
+			continue // they were not to be seen now
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return nil, nil
+		case <-d.intake.Done():
+			return nil, bus.ErrClosed
+		}
+	}
+}
+
+// fetched is what one look into a queue took out.
+type fetched struct {
+	conf    *laneConf
+	ready   []*delivery
+	expired []*delivery     // their lease ran out
+	delayed []*delivery     // not to be seen yet
+	after   []time.Duration // when each of those is
+}
+
+func (f *fetched) some() bool { return len(f.ready)+len(f.expired)+len(f.delayed) > 0 }
+
+// fetch takes up to most deliveries that are ready; arrived is closed when there may
+// be more.
+func (l *lane) fetch(most int) (f fetched, arrived <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conf == nil || l.conf.pull == nil {
+		return f, nil
+	}
+	f.conf = l.conf
+	l.conf.users++
+	now := time.Now()
+	for len(f.ready) < most && l.queue.runnable() > 0 && !l.blocked(now) {
+		dv := l.queue.pop()
+		l.take(dv)
+		switch after := l.unseen(dv); {
+		case !dv.leased.IsZero():
+			f.expired = append(f.expired, dv)
+		case after > 0:
+			f.delayed, f.after = append(f.delayed, dv), append(f.after, after)
+		default:
+			f.ready = append(f.ready, dv)
+		}
+	}
+	l.nudgeFeed()
+	return f, l.arrived
+}
+
+// unseen is how long a delivery is not to be seen yet.
+func (l *lane) unseen(dv *delivery) time.Duration {
+	if dv.tried() > 0 {
+		return 0
+	}
+	delay := l.conf.pull.Delay
+	if text, ok := dv.event.Lookup(DelayAttribute); ok {
+		if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+			delay = min(time.Duration(seconds)*time.Second, maxLease)
+		}
+	}
+	return delay - l.d.now().Sub(dv.accepted)
+}
+
+// hand gives what was fetched its next place: each waits for the durable record of
+// that, all of them together.
+func (l *lane) hand(f fetched, visibility time.Duration) []Message {
+	if visibility <= 0 {
+		visibility = f.conf.pull.Visibility
+	}
+	var all sync.WaitGroup
+	for i, dv := range f.delayed {
+		all.Go(func() { l.d.retries.schedule(l, dv, f.after[i]) })
+	}
+	for _, dv := range f.expired {
+		dv.leased = time.Time{}
+		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, errLeaseOver, false) })
+	}
+	messages := make([]Message, len(f.ready))
+	for i, dv := range f.ready {
+		n := dv.tried() + 1
+		messages[i] = Message{
+			ID: dv.id, Receipt: l.d.receipt(dv.id, n), Receives: n, Rule: dv.rule, Accepted: dv.accepted, Event: dv.event,
+		}
+		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, &leaseTaken{visibility}, false) })
+	}
+	all.Wait()
+	return messages
+}
+
+// Peek gives up to most messages that are in memory and ready, without taking them.
+func (d *Dispatcher) Peek(queue string, most int) ([]Message, error) {
+	l, err := d.queueNamed(queue)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var messages []Message
+	l.queue.ready.each(func(dv *delivery) bool {
+		messages = append(messages, Message{ID: dv.id, Receives: dv.tried(), Rule: dv.rule, Accepted: dv.accepted, Event: dv.event})
+		return len(messages) < most
+	})
+	l.nudgeFeed()
+	return messages, nil
+}
+
+// receipt names one receive of a delivery.
+func (d *Dispatcher) receipt(id string, n int) string {
+	return id + "." + strconv.Itoa(n) + "." + d.leaseToken(id, n)
+}
+
+// lease is the delivery and the token in a receipt.
+func (d *Dispatcher) readReceipt(receipt string) (id, token string, err error) {
+	parts := strings.Split(receipt, ".")
+	if len(parts) != 3 {
+		return "", "", ErrReceipt
+	}
+	return parts[0], parts[2], nil
+}
+
+// Ack ends messages for good. The error of each receipt is nil once that is durable;
+// bus.ErrNotFound is that of a message that others see again, or that was
+// acknowledged before.
+func (d *Dispatcher) Ack(ctx context.Context, receipts ...string) []error {
+	return d.endAll(ctx, receipts, nil)
+}
+
+// Nack gives messages back: others see them after that time. It counts as a failed
+// attempt.
+func (d *Dispatcher) Nack(ctx context.Context, after time.Duration, receipts ...string) []error {
+	failure := errNacked
+	if after > 0 {
+		failure = sinks.RetryAfter(errNacked, after)
+	}
+	return d.endAll(ctx, receipts, failure)
+}
+
+// errNacked is a message that a consumer gave back.
+var errNacked = errors.New("the consumer gave the message back")
+
+func (d *Dispatcher) endAll(ctx context.Context, receipts []string, failure error) []error {
+	errs := make([]error, len(receipts))
+	var all sync.WaitGroup
+	for i, receipt := range receipts {
+		id, token, err := d.readReceipt(receipt)
+		if errs[i] = err; err == nil {
+			all.Go(func() { errs[i] = d.endLease(ctx, id, token, sinks.Answer{}, failure) })
+		}
+	}
+	all.Wait()
+	if err := d.commitNow(ctx); err != nil {
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+		}
+	}
+	return errs
+}
+
+// Extend lets a consumer have messages for longer, counted from now.
+func (d *Dispatcher) Extend(ctx context.Context, visibility time.Duration, receipts ...string) []error {
+	errs := make([]error, len(receipts))
+	var all sync.WaitGroup
+	for i, receipt := range receipts {
+		id, token, err := d.readReceipt(receipt)
+		if errs[i] = err; err == nil {
+			all.Go(func() { _, errs[i] = d.ExtendLease(ctx, id, token, visibility) })
+		}
+	}
+	all.Wait()
+	return errs
+}
+
+// Purge discards every message that is ready in a queue now, and returns how many.
+// What consumers have at the moment, and what is not to be seen yet, stays.
+func (d *Dispatcher) Purge(ctx context.Context, queue string) (discarded int, err error) {
+	l, err := d.queueNamed(queue)
+	if err != nil {
+		return 0, err
+	}
+	until := d.now()
+	for ctx.Err() == nil {
+		f, arrived := l.fetch(purgeBatch)
+		if f.conf == nil {
+			return discarded, fmt.Errorf("queue %q: %w", queue, bus.ErrNotFound)
+		}
+		n := l.discard(&f, until)
+		l.hand(fetched{conf: f.conf, expired: f.expired, delayed: f.delayed, after: f.after}, 0)
+		l.release(f.conf)
+		discarded += n
+		if n > 0 || len(f.expired) > 0 {
+			continue
+		}
+		if depth := l.waitingNow(); depth == 0 || len(f.ready) > 0 {
+			break // what is left came after
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+		}
+	}
+	return discarded, errors.Join(ctx.Err(), d.commitNow(ctx))
+}
+
+const purgeBatch = 256
+
+// discard ends what was accepted before a time; the rest goes back to the queue.
+func (l *lane) discard(f *fetched, until time.Time) (n int) {
+	for _, dv := range f.ready {
+		if dv.accepted.After(until) {
+			l.giveBack(dv)
+			continue
+		}
+		l.judge(f.conf, dv, time.Now(), 0, errDiscarded, false)
+		n++
+	}
+	return n
+}
+
+// waitingNow is how much the lane could give out once it is read.
+func (l *lane) waitingNow() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue.len() + l.depth + l.old + l.spilling
+}
+
+// commitNow saves the ledgers and waits for that. Those who call it meanwhile share
+// the next save.
+func (d *Dispatcher) commitNow(ctx context.Context) error {
+	done := make(chan error, 1)
+	d.saving.mu.Lock()
+	d.saving.waiting = append(d.saving.waiting, done)
+	first := !d.saving.running
+	d.saving.running = true
+	d.saving.mu.Unlock()
+	if first {
+		go d.save()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: gave up waiting: %w", bus.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// saving are those who wait for a save of the ledgers.
+type saving struct {
+	mu      sync.Mutex
+	running bool
+	waiting []chan error
+}
+
+// save saves the ledgers until nobody waits.
+func (d *Dispatcher) save() {
+	for {
+		d.saving.mu.Lock()
+		group := d.saving.waiting
+		d.saving.waiting = nil
+		d.saving.running = len(group) > 0
+		d.saving.mu.Unlock()
+		if len(group) == 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), savePatience)
+		err := d.commit(ctx)
+		cancel()
+		for _, done := range group {
+			done <- err
+		}
+	}
+}
+
+// savePatience is how long one save may take.
+const savePatience = 10 * time.Second
