@@ -33,7 +33,9 @@ sources:
 sinks:
   hook: {http: {url: %q}}
   spare: {http: {url: %q}}
+  jobs: {queue: {visibility: 1m}}
 rules:
+  queued: {match: {type: [job]}, to: [jobs]}
   orders: {match: {type: [{prefix: order.}]}, to: [hook]}
   large: {match: {type: [order.created], data: {total: [{numeric: [">", 100]}]}}, to: [hook]}
   others: {match: {type: [other], source: [/nowhere]}, to: [spare]}
@@ -72,6 +74,7 @@ func TestAnswers(t *testing.T) {
 	testDeadLetters(t, n, f)
 	testEvents(t, n)
 	testSources(t, n)
+	testQueues(t, n)
 	var reload struct{ OK bool }
 	if n.Post("/api/v1/reload", "{}", &reload); !reload.OK {
 		t.Error("the reload failed")
@@ -97,7 +100,7 @@ func testSinks(t *testing.T, n *apptest.Node) {
 	var list struct {
 		Sinks []struct{ Name, Kind, State string }
 	}
-	if n.Get("/api/v1/sinks", &list); len(list.Sinks) != 2 || list.Sinks[0].Name != "hook" || list.Sinks[0].Kind != "http" {
+	if n.Get("/api/v1/sinks", &list); len(list.Sinks) != 3 || list.Sinks[0].Name != "hook" || list.Sinks[0].Kind != "http" {
 		t.Errorf("sinks: %+v", list)
 	}
 	var sink struct {
@@ -110,6 +113,76 @@ func testSinks(t *testing.T, n *apptest.Node) {
 	}
 	if n.Post("/api/v1/sinks/spare/resume", "", &sink); sink.State != "active" {
 		t.Errorf("resumed: %+v", sink)
+	}
+}
+
+func testQueues(t *testing.T, n *apptest.Node) {
+	t.Helper()
+	type messages struct {
+		Messages []struct {
+			Receipt  string
+			Receives int
+			Event    struct{ ID string }
+		}
+	}
+	var none messages
+	if n.Post("/api/v1/queues/jobs/receive", "", &none); len(none.Messages) != 0 {
+		t.Errorf("received of an empty queue: %+v", none)
+	}
+	for _, id := range []string{"j1", "j2", "j3"} {
+		n.MustPublish(id, "job", `{"n": 1}`)
+	}
+	var peeked, got, again messages
+	apptest.Eventually(t, "they are there", func() bool {
+		n.Get("/api/v1/queues/jobs/peek?limit=5", &peeked)
+		return len(peeked.Messages) == 3
+	})
+	n.Post("/api/v1/queues/jobs/receive", `{"max": 2, "wait": "5s", "visibility": "2m"}`, &got)
+	if len(got.Messages) != 2 || got.Messages[0].Event.ID != "j1" || got.Messages[0].Receives != 1 {
+		t.Fatalf("received: %+v", got)
+	}
+	var ended struct {
+		Done   int
+		Failed []struct{ Receipt, Error string }
+	}
+	one, two := got.Messages[0].Receipt, got.Messages[1].Receipt
+	if n.Post("/api/v1/queues/jobs/extend", `{"receipts": ["`+one+`"], "visibility": "5m"}`, &ended); ended.Done != 1 {
+		t.Errorf("extend: %+v", ended)
+	}
+	if n.Post("/api/v1/queues/jobs/ack", `{"receipts": ["`+one+`", "`+one+`", "nonsense"]}`, &ended); ended.Done != 1 || len(ended.Failed) != 2 {
+		t.Errorf("ack: %+v", ended)
+	}
+	if n.Post("/api/v1/queues/jobs/nack", `{"receipts": ["`+two+`"]}`, &ended); ended.Done != 1 {
+		t.Errorf("nack: %+v", ended)
+	}
+	apptest.Eventually(t, "it comes again", func() bool {
+		n.Post("/api/v1/queues/jobs/receive", `{"max": 10}`, &again)
+		for _, m := range again.Messages {
+			n.Post("/api/v1/queues/jobs/ack", `{"receipts": ["`+m.Receipt+`"]}`, &ended)
+			if m.Event.ID == "j2" && m.Receives == 2 {
+				return true
+			}
+		}
+		return false
+	})
+	var queues struct{ Queues []struct{ Name string } }
+	if n.Get("/api/v1/queues", &queues); len(queues.Queues) != 1 || queues.Queues[0].Name != "jobs" {
+		t.Errorf("queues: %+v", queues)
+	}
+	var purged struct{ Discarded int }
+	n.Post("/api/v1/queues/jobs/purge", "", &purged)
+	for _, path := range []string{"receive", "ack", "purge"} {
+		body := map[string]string{"ack": `{"receipts": []}`}[path]
+		if a := n.Do("POST", "/api/v1/queues/hook/"+path, body); a.Status != http.StatusNotFound && path != "ack" {
+			t.Errorf("%s of what is no queue: %d", path, a.Status)
+		}
+	}
+	for body, path := range map[string]string{
+		`{"max": 11}`: "receive", `{"wait": "21s"}`: "receive", `{"visibility": "x"}`: "receive", `{}`: "ack", `{"receipts": ["a"]}`: "extend",
+	} {
+		if a := n.Do("POST", "/api/v1/queues/jobs/"+path, body); a.Status != http.StatusBadRequest {
+			t.Errorf("%s %s: %d %s", path, body, a.Status, a.Body)
+		}
 	}
 }
 
@@ -169,7 +242,7 @@ func testRules(t *testing.T, n *apptest.Node) {
 			Pattern json.RawMessage
 		}
 	}
-	if n.Get("/api/v1/rules", &list); len(list.Rules) != 3 || list.Rules[0].Matches != 3 || !strings.Contains(string(list.Rules[0].Pattern), "prefix") {
+	if n.Get("/api/v1/rules", &list); len(list.Rules) != 4 || list.Rules[1].Matches != 3 || !strings.Contains(string(list.Rules[0].Pattern), "prefix") {
 		t.Errorf("rules: %+v", list)
 	}
 	event := `{"specversion":"1.0","id":"1","source":"/t","type":"order.created","data":{"total":200}}`
@@ -187,7 +260,7 @@ func testRules(t *testing.T, n *apptest.Node) {
 		}
 	}
 	n.Post("/api/v1/explain", `{"event": `+strings.Replace(event, "200", "20", 1)+`}`, &why)
-	if got := fmt.Sprint(why.Explanations); got != "[{orders true} {large false} {others false}]" {
+	if got := fmt.Sprint(why.Explanations); got != "[{queued false} {orders true} {large false} {others false}]" {
 		t.Errorf("explain: %v", got)
 	}
 	if n.Post("/api/v1/explain", `{"rule": "others", "event": `+event+`}`, &why); len(why.Explanations) != 1 {

@@ -30,6 +30,14 @@ func (a *api) routes() []route {
 		{"POST", v1 + "/sinks/{name}/pause", Admin, a.pauseSink},
 		{"POST", v1 + "/sinks/{name}/resume", Admin, a.resumeSink},
 
+		{"GET", v1 + "/queues", Consume, a.listQueues},
+		{"POST", v1 + "/queues/{name}/receive", Consume, a.receive},
+		{"POST", v1 + "/queues/{name}/ack", Consume, a.ack},
+		{"POST", v1 + "/queues/{name}/nack", Consume, a.nack},
+		{"POST", v1 + "/queues/{name}/extend", Consume, a.extend},
+		{"GET", v1 + "/queues/{name}/peek", Consume, a.peek},
+		{"POST", v1 + "/queues/{name}/purge", Admin, a.purgeQueue},
+
 		{"POST", v1 + "/leases/{id}/extend", Anybody, a.extendLease}, // these three check the token of the lease
 		{"POST", v1 + "/leases/{id}/complete", Anybody, a.completeLease},
 		{"POST", v1 + "/leases/{id}/fail", Anybody, a.failLease},

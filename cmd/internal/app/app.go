@@ -170,7 +170,7 @@ func (a *App) warn() {
 func (a *App) openStore(ctx context.Context) (err error) {
 	view := api.View{
 		Version: a.opts.Version, Started: time.Now(), Config: a.first, ConfigPath: a.opts.Path, LastReload: time.Now(),
-		Tokens: api.NewTokens(a.first.Server.Auth),
+		Tokens: api.NewTokens(a.first.Server.Auth), Trigger: a.trigger, Ticks: a.ticks,
 	}
 	switch {
 	case a.opts.Store != nil:

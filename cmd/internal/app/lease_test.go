@@ -68,8 +68,9 @@ rules:
 	if a := call("1", "complete", ""); a.Status != http.StatusNotFound {
 		t.Errorf("complete again: %d %s", a.Status, a.Body)
 	}
-	if a := n.Do("POST", "/api/v1/leases/x/fail", "", "Sluice-Lease-Token", "x"); a.Status != http.StatusUnauthorized {
-		t.Errorf("with a wrong token: %d %s", a.Status, a.Body)
+	id := headers["2"].Get("Sluice-Delivery-Id")
+	if a := n.Do("POST", "/api/v1/leases/"+id+"/fail", "", "Sluice-Lease-Token", headers["1"].Get("Sluice-Lease-Token")); a.Status != http.StatusUnauthorized {
+		t.Errorf("with the token of another: %d %s", a.Status, a.Body)
 	}
 	if a := call("2", "fail", `{"error": "no disk", "retry": false}`); a.Status != http.StatusOK {
 		t.Errorf("fail: %d %s", a.Status, a.Body)

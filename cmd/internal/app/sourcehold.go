@@ -137,3 +137,30 @@ func (a *App) holdSource(ctx context.Context, name string, hold *dispatch.Hold) 
 	}
 	return s.hold.set(ctx, name, hold)
 }
+
+// trigger makes a source with a schedule fire now.
+func (a *App) trigger(ctx context.Context, name string) (bus.Event, error) {
+	if s := a.runningSource(name); s != nil {
+		if t, ok := s.run.(sources.Trigger); ok {
+			return t.Trigger(ctx)
+		}
+	}
+	return bus.Event{}, fmt.Errorf("source %q: %w", name, bus.ErrNotFound)
+}
+
+// ticks tells how far a schedule is.
+func (a *App) ticks(name string) (sources.Ticks, bool) {
+	if s := a.runningSource(name); s != nil {
+		if t, ok := s.run.(sources.Ticker); ok {
+			return t.Ticks(), true
+		}
+	}
+	return sources.Ticks{}, false
+}
+
+func (a *App) runningSource(name string) *source {
+	if running := a.running.Load(); running != nil {
+		return (*running)[name]
+	}
+	return nil
+}
