@@ -35,10 +35,10 @@ sinks:
   spare: {http: {url: %q}}
   jobs: {queue: {visibility: 1m}}
 rules:
-  queued: {match: {type: [job]}, to: [jobs]}
   orders: {match: {type: [{prefix: order.}]}, to: [hook]}
   large: {match: {type: [order.created], data: {total: [{numeric: [">", 100]}]}}, to: [hook]}
   others: {match: {type: [other], source: [/nowhere]}, to: [spare]}
+  queued: {match: {type: [job]}, to: [jobs]}
 `, f.URL, f.URL), change...)
 	n.Client.Transport = checked{t, openDocument(t), n.Client.Transport}
 	return n, f
@@ -242,7 +242,7 @@ func testRules(t *testing.T, n *apptest.Node) {
 			Pattern json.RawMessage
 		}
 	}
-	if n.Get("/api/v1/rules", &list); len(list.Rules) != 4 || list.Rules[1].Matches != 3 || !strings.Contains(string(list.Rules[0].Pattern), "prefix") {
+	if n.Get("/api/v1/rules", &list); len(list.Rules) != 4 || list.Rules[0].Matches != 3 || !strings.Contains(string(list.Rules[0].Pattern), "prefix") {
 		t.Errorf("rules: %+v", list)
 	}
 	event := `{"specversion":"1.0","id":"1","source":"/t","type":"order.created","data":{"total":200}}`
@@ -260,7 +260,7 @@ func testRules(t *testing.T, n *apptest.Node) {
 		}
 	}
 	n.Post("/api/v1/explain", `{"event": `+strings.Replace(event, "200", "20", 1)+`}`, &why)
-	if got := fmt.Sprint(why.Explanations); got != "[{queued false} {orders true} {large false} {others false}]" {
+	if got := fmt.Sprint(why.Explanations); got != "[{orders true} {large false} {others false} {queued false}]" {
 		t.Errorf("explain: %v", got)
 	}
 	if n.Post("/api/v1/explain", `{"rule": "others", "event": `+event+`}`, &why); len(why.Explanations) != 1 {
