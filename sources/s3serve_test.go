@@ -501,12 +501,14 @@ func TestS3ServeKeys(t *testing.T) {
 	}
 }
 
-// While somebody reads an object, others may replace and remove it.
+// While somebody reads an object, others may replace and remove it: also the files
+// that the reader has not come to.
 func TestS3ServeReadsWhatItBegan(t *testing.T) {
 	t.Parallel()
 	e := servedS3(t)
-	body := strings.Repeat("0123456789abcdef", 1<<18)
-	if err := e.put("k", body); err != nil {
+	body := bytes.Repeat([]byte("0123456789abcdef"), 20<<16)
+	manager := transfermanager.New(e.client(), func(o *transfermanager.Options) { o.PartSizeBytes, o.MultipartUploadThreshold = 5<<20, 5<<20 })
+	if _, err := manager.UploadObject(t.Context(), &transfermanager.UploadObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k"), Body: bytes.NewReader(body)}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := e.client().GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k")})
@@ -516,11 +518,14 @@ func TestS3ServeReadsWhatItBegan(t *testing.T) {
 	if err := e.put("k", "new"); err != nil {
 		t.Fatal(err)
 	}
+	if n := len(e.files()); n != 5 {
+		t.Errorf("%d files, want the new one and the four that are being read", n)
+	}
 	got, err := io.ReadAll(out.Body)
-	if err != nil || string(got) != body {
+	if err != nil || !bytes.Equal(got, body) {
 		t.Errorf("%d bytes of %d came, %v", len(got), len(body), err)
 	}
-	until(t, "the old file is removed", func() bool { return len(e.files()) == 1 })
+	until(t, "the old files are removed", func() bool { return len(e.files()) == 1 })
 }
 
 func TestS3ServeNeedsADirectory(t *testing.T) {
