@@ -201,12 +201,12 @@ func TestS3Door(t *testing.T) {
 		header http.Header
 		status int
 	}{
-		"no token":         {http.Header{}, 401},
-		"a wrong token":    {bearer("sekreT"), 401},
-		"an empty token":   {bearer(""), 401},
-		"a wrong password": {http.Header{"Authorization": {"Basic c2x1aWNlOnNla3JlVA=="}}, 401},
-		"another scheme":   {http.Header{"Authorization": {"Digest " + s3Token}}, 401},
-		"SNS, no topics":   {http.Header{"X-Amz-Sns-Message-Type": {"Notification"}}, 401},
+		"no token":         {http.Header{}, http.StatusUnauthorized},
+		"a wrong token":    {bearer("sekreT"), http.StatusUnauthorized},
+		"an empty token":   {bearer(""), http.StatusUnauthorized},
+		"a wrong password": {http.Header{"Authorization": {"Basic c2x1aWNlOnNla3JlVA=="}}, http.StatusUnauthorized},
+		"another scheme":   {http.Header{"Authorization": {"Digest " + s3Token}}, http.StatusUnauthorized},
+		"SNS, no topics":   {http.Header{"X-Amz-Sns-Message-Type": {"Notification"}}, http.StatusUnauthorized},
 		"compressed":       {http.Header{"Content-Encoding": {"gzip"}, "Authorization": {"Bearer " + s3Token}}, 415},
 		"lower case":       {http.Header{"Authorization": {"bearer " + s3Token}}, 202},
 	} {
@@ -247,7 +247,7 @@ func TestS3Poison(t *testing.T) {
 	const poison = `{"eventName" : "ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%zz"}}}`
 	body := []byte(`{"Records":[` + s3Record("a") + `,` + poison + `,` + s3Record("b") + `]}`)
 	for range 2 {
-		if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != 202 || answer != `{"accepted":2,"rejected":1}` {
+		if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != http.StatusAccepted || answer != `{"accepted":2,"rejected":1}` {
 			t.Fatalf("%d %s", res.StatusCode, answer)
 		}
 	}
@@ -256,12 +256,12 @@ func TestS3Poison(t *testing.T) {
 		rejected[0].ContentType != "application/json" || !strings.Contains(rejected[0].Reason, "encoded as in a form") {
 		t.Fatalf("rejected %+v", rejected)
 	}
-	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), []byte("\x00 no JSON")); res.StatusCode != 202 || answer != `{"accepted":0,"rejected":1}` {
+	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), []byte("\x00 no JSON")); res.StatusCode != http.StatusAccepted || answer != `{"accepted":0,"rejected":1}` {
 		t.Fatalf("%d %s", res.StatusCode, answer)
 	}
 	h.Fail(bus.ErrFull)
 	res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), []byte("nor this"))
-	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Errorf("a dead letter that is not durable is acknowledged: %d %s", res.StatusCode, answer)
 	}
 }
@@ -294,11 +294,11 @@ func TestS3Halfway(t *testing.T) {
 	t.Parallel()
 	body := []byte(`{"Records":[` + s3Record("a") + `,` + s3Record("b") + `]}`)
 	h := s3Running(t, s3Settings(), halfway{bus.ErrOverloaded})
-	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != 503 {
+	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("half of it is stored: %d %s", res.StatusCode, answer)
 	}
 	h = s3Running(t, s3Settings(), halfway{bus.ErrTooLarge})
-	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != 202 || len(h.Rejected()) != 1 {
+	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != http.StatusAccepted || len(h.Rejected()) != 1 {
 		t.Errorf("one that is too large: %d %s, %d dead letters", res.StatusCode, answer, len(h.Rejected()))
 	}
 }

@@ -63,7 +63,7 @@ func TestSeenFile(t *testing.T) {
 		want := someSeen(n)
 		_ = os.Remove(path)
 		writeSeen(t, path, want)
-		if got, err := readSeen(t, path); err != io.EOF || !reflect.DeepEqual(got, want) {
+		if got, err := readSeen(t, path); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
 			t.Errorf("%d objects: read %v, %v", n, got, err)
 		}
 		if _, done, err := resumeSeen(path, "about"); !done || err != nil {
@@ -87,7 +87,7 @@ func TestSeenTorn(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := len(seenHead("about"))
-	for cutAt := range len(whole) {
+	for cutAt := range whole {
 		if err := os.WriteFile(path, whole[:cutAt], 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -195,15 +195,15 @@ func TestSNSNotification(t *testing.T) {
 	if n := sns.certGets.Load(); n != 1 {
 		t.Errorf("the certificate was fetched %d times", n)
 	}
-	if w := src.post(t, sns.message(t, "2", map[string]string{"Message": `{"Event":"s3:TestEvent"}`})); w.Code != 202 {
+	if w := src.post(t, sns.message(t, "2", map[string]string{"Message": `{"Event":"s3:TestEvent"}`})); w.Code != http.StatusAccepted {
 		t.Errorf("a test message: %d %s", w.Code, w.Body)
 	}
 	bridge := `{"detail-type":"Object Created","source":"aws.s3","time":"2026-01-02T03:04:05Z","detail":{"reason":"PutObject","bucket":{"name":"b"},"object":{"key":"a+b"}}}`
-	if w := src.post(t, sns.message(t, "2", map[string]string{"Message": bridge})); w.Code != 202 || src.stored[3].Subject() != "a+b" {
+	if w := src.post(t, sns.message(t, "2", map[string]string{"Message": bridge})); w.Code != http.StatusAccepted || src.stored[3].Subject() != "a+b" {
 		t.Errorf("EventBridge in SNS: %d %s", w.Code, w.Body)
 	}
 	for _, text := range []string{"hello", string(mustJSON(t, sns.message(t, "2", nil)))} {
-		if w := src.post(t, sns.message(t, "2", map[string]string{"Message": text})); w.Code != 202 {
+		if w := src.post(t, sns.message(t, "2", map[string]string{"Message": text})); w.Code != http.StatusAccepted {
 			t.Errorf("%.20s: %d %s", text, w.Code, w.Body)
 		}
 	}
@@ -307,7 +307,7 @@ func TestSNSOldCertificate(t *testing.T) {
 	t.Parallel()
 	sns := newFakeSNS(t, time.Now().Add(-time.Hour))
 	src := newSNSSource(t, sns)
-	if w := src.post(t, sns.message(t, "2", nil)); w.Code != 403 || !strings.Contains(w.Body.String(), "is valid from") {
+	if w := src.post(t, sns.message(t, "2", nil)); w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "is valid from") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -318,23 +318,23 @@ func TestSNSConfirmation(t *testing.T) {
 	src := newSNSSource(t, sns)
 	change := map[string]string{"Type": snsSubscribe, "Token": "tok", "SubscribeURL": sns.URL + "/confirm?Token=tok"}
 	m := sns.message(t, "1", change)
-	if w := src.post(t, m); w.Code != 202 || sns.confirmed.Load() != 1 {
+	if w := src.post(t, m); w.Code != http.StatusAccepted || sns.confirmed.Load() != 1 {
 		t.Errorf("%d %s, %d confirmed", w.Code, w.Body, sns.confirmed.Load())
 	}
 	sns.status.Store(http.StatusInternalServerError)
-	if w := src.post(t, m); w.Code != 503 || w.Header().Get("Retry-After") == "" || strings.Contains(w.Body.String(), "Token=tok") {
+	if w := src.post(t, m); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || strings.Contains(w.Body.String(), "Token=tok") {
 		t.Errorf("SNS fails: %d %s", w.Code, w.Body)
 	}
 	m["Token"] = "forged"
-	if w := src.post(t, m); w.Code != 403 {
+	if w := src.post(t, m); w.Code != http.StatusForbidden {
 		t.Errorf("a forged token: %d %s", w.Code, w.Body)
 	}
 	before := sns.confirmed.Load()
-	if w := src.post(t, sns.message(t, "2", map[string]string{"Type": snsUnsubscribe, "Token": "tok", "SubscribeURL": sns.URL + "/confirm?Token=tok"})); w.Code != 202 || sns.confirmed.Load() != before {
+	if w := src.post(t, sns.message(t, "2", map[string]string{"Type": snsUnsubscribe, "Token": "tok", "SubscribeURL": sns.URL + "/confirm?Token=tok"})); w.Code != http.StatusAccepted || sns.confirmed.Load() != before {
 		t.Errorf("the end of a subscription: %d, %d confirmed", w.Code, sns.confirmed.Load()-before)
 	}
 	sns.Close()
-	if w := src.post(t, sns.message(t, "2", change)); w.Code != 503 || strings.Contains(w.Body.String(), "tok") {
+	if w := src.post(t, sns.message(t, "2", change)); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "tok") {
 		t.Errorf("SNS is away: %d %s", w.Code, w.Body)
 	}
 	if strings.Contains(src.log.String(), "tok") {
