@@ -131,6 +131,9 @@ func TestS3ServeRefuses(t *testing.T) {
 			"X-Amz-Decoded-Content-Length": {"5"}, "X-Amz-Trailer": {"x-amz-checksum-crc32"}, "Content-Encoding": {"aws-chunked"},
 		})
 	}
+	empty := signedPut(t, url, serveSecret, streaming, "0\r\nx-amz-checksum-crc32:"+crc("other")+"\r\n\r\n", http.Header{
+		"X-Amz-Decoded-Content-Length": {"0"}, "X-Amz-Trailer": {"x-amz-checksum-crc32"},
+	})
 	noTrailer := signedPut(t, url, serveSecret, streaming, "1\r\nx\r\n0\r\n\r\n", http.Header{"X-Amz-Decoded-Content-Length": {"1"}, "X-Amz-Trailer": {"x-amz-checksum-crc32"}})
 	form := signedPut(t, e.url()+"/uploads", serveSecret, "UNSIGNED-PAYLOAD", "x", nil)
 	form.Method = http.MethodPost
@@ -142,19 +145,21 @@ func TestS3ServeRefuses(t *testing.T) {
 		status int
 		code   string
 	}{
-		"no signature":             {unsigned, 403, "AccessDenied"},
-		"another secret":           {signedPut(t, url, "wrong", "UNSIGNED-PAYLOAD", "x", nil), 403, "SignatureDoesNotMatch"},
-		"another path":             {tampered, 403, "SignatureDoesNotMatch"},
-		"a header added":           {added, 403, "AccessDenied"},
-		"another body":             {signedPut(t, url, serveSecret, otherSum, "x", nil), 400, "BadDigest"},
-		"no hash":                  {signedPut(t, url, serveSecret, "nonsense", "x", nil), 400, "InvalidArgument"},
-		"another crc32":            {signedPut(t, url, serveSecret, "UNSIGNED-PAYLOAD", "x", http.Header{"X-Amz-Checksum-Crc32": {crc("y")}}), 400, "BadDigest"},
-		"another md5":              {signedPut(t, url, serveSecret, "UNSIGNED-PAYLOAD", "x", http.Header{"Content-Md5": {"AAAAAAAAAAAAAAAAAAAAAA=="}}), 400, "BadDigest"},
-		"another crc32 at the end": {trailer(crc("other")), 400, "BadDigest"},
-		"no trailer":               {noTrailer, 400, "IncompleteBody"},
-		"a form":                   {form, 403, "SignatureDoesNotMatch"},
-		"a part of nothing":        {part(crc("x")), 404, "NoSuchUpload"},
-		"a part with no checksum":  {part("?"), 400, "InvalidArgument"},
+		"no signature":                      {unsigned, 403, "AccessDenied"},
+		"another secret":                    {signedPut(t, url, "wrong", "UNSIGNED-PAYLOAD", "x", nil), 403, "SignatureDoesNotMatch"},
+		"another path":                      {tampered, 403, "SignatureDoesNotMatch"},
+		"a header added":                    {added, 403, "AccessDenied"},
+		"another body":                      {signedPut(t, url, serveSecret, otherSum, "x", nil), 400, "BadDigest"},
+		"no hash":                           {signedPut(t, url, serveSecret, "nonsense", "x", nil), 400, "InvalidArgument"},
+		"another crc32":                     {signedPut(t, url, serveSecret, "UNSIGNED-PAYLOAD", "x", http.Header{"X-Amz-Checksum-Crc32": {crc("y")}}), 400, "BadDigest"},
+		"another md5":                       {signedPut(t, url, serveSecret, "UNSIGNED-PAYLOAD", "x", http.Header{"Content-Md5": {"AAAAAAAAAAAAAAAAAAAAAA=="}}), 400, "BadDigest"},
+		"another crc32 at the end":          {trailer(crc("other")), 400, "BadDigest"},
+		"no trailer":                        {noTrailer, 400, "IncompleteBody"},
+		"nothing with a crc32 of something": {empty, 400, "BadDigest"},
+		"nothing with a hash of something":  {signedPut(t, url, serveSecret, otherSum, "", nil), 400, "BadDigest"},
+		"a form":                            {form, 403, "SignatureDoesNotMatch"},
+		"a part of nothing":                 {part(crc("x")), 404, "NoSuchUpload"},
+		"a part with no checksum":           {part("?"), 400, "InvalidArgument"},
 		"a chunk with a false signature": {signedPut(t, url, serveSecret, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
 			"1;chunk-signature="+otherSum+"\r\nx\r\n0;chunk-signature="+otherSum+"\r\n\r\n", http.Header{"X-Amz-Decoded-Content-Length": {"1"}}), 403, "SignatureDoesNotMatch"},
 		"a chunk with no signature": {signedPut(t, url, serveSecret, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -348,4 +350,87 @@ func (p *s3Program) peak() (kib int) {
 		p.t.Fatalf("no VmHWM in %s: %v", text, err)
 	}
 	return kib
+}
+
+// TestProcessS3Fsync reads the system calls of a program that takes uploads: before
+// each 200 the object, the directory it is in, the record of it and its event are
+// fsynced.
+func TestProcessS3Fsync(t *testing.T) {
+	t.Parallel()
+	strace, missing := exec.LookPath("strace")
+	needed(t, missing, "install strace")
+	p := newS3Program(t)
+	p.start()
+	trace := filepath.Join(t.TempDir(), "trace")
+	tracer := exec.Command(strace, "-f", "-y", "-s", "32", "-e", "trace=fsync,fdatasync,write", "-o", trace, "-p", fmt.Sprint(p.cmd.Process.Pid))
+	said := &lockedBuffer{}
+	tracer.Stderr = said
+	if err := tracer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tracer.Process.Kill() })
+	ended := make(chan error, 1)
+	go func() { ended <- tracer.Wait() }()
+	for !strings.Contains(said.String(), "attached") {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ended:
+			t.Skipf("strace may not trace here: %s", said)
+		}
+	}
+	const uploads = 20
+	for i := range uploads {
+		_, err := p.client(s3Secret).PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("uploads"), Key: aws.String(fmt.Sprint(i)), Body: strings.NewReader("hello")})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = tracer.Process.Signal(os.Interrupt)
+	<-ended
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := checkS3Trace(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answers != uploads {
+		t.Fatalf("%d answers to %d uploads are in the trace", answers, uploads)
+	}
+	t.Logf("%d uploads: each 200 came after the object, its directory, its record and its event were fsynced", answers)
+	p.stop()
+}
+
+// checkS3Trace counts the answers to uploads, each after all that it promises.
+func checkS3Trace(trace string) (answers int, err error) {
+	kinds := map[string]*regexp.Regexp{
+		"the object": regexp.MustCompile(`/files/[0-9a-f]{2}/[0-9a-f]{32}>`), "its directory": regexp.MustCompile(`/files/[0-9a-f]{2}>`),
+		"its record": regexp.MustCompile(`/objects\.db>`), "its event": regexp.MustCompile(`/EVENTS/msgs/\d+\.blk>`),
+	}
+	synced, begun := map[string]bool{}, map[string]string{} // begun: by thread
+	for line := range strings.Lines(trace) {
+		thread, call, _ := strings.Cut(line, " ")
+		if strings.Contains(call, "unfinished") {
+			begun[thread] = call
+		}
+		if strings.Contains(call, "resumed") {
+			call = begun[thread] + call
+		}
+		if strings.Contains(call, "sync(") && strings.Contains(call, "= 0") {
+			for kind, of := range kinds {
+				if of.MatchString(call) {
+					synced[kind] = true
+				}
+			}
+		}
+		if strings.Contains(line, `"HTTP/1.1 200 OK`) {
+			answers++
+			if len(synced) != len(kinds) {
+				return answers, fmt.Errorf("answer %d came when only these were fsynced: %v", answers, slices.Collect(maps.Keys(synced)))
+			}
+			clear(synced)
+		}
+	}
+	return answers, nil
 }
