@@ -169,7 +169,9 @@ type postgres struct {
 	source string
 	tables []pgTable // of set, parsed
 
-	// For Lag. The LSNs are 0 while nothing is known.
+	history pgHistory // that durable is a place of; used by Run alone
+
+	// The LSNs are 0 while nothing is known.
 	end     atomic.Uint64 // where the server's WAL ends
 	durable atomic.Uint64 // what the bus has
 }
@@ -188,7 +190,7 @@ func (s *postgres) Run(ctx context.Context, pub bus.Publisher) error {
 		began := time.Now()
 		err := pgClear(s.session(ctx, f))
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // what was in flight is through; the rest comes again
+			break // what was in flight is through; the rest comes again
 		}
 		if !pgPasses(err) {
 			return err
@@ -199,12 +201,14 @@ func (s *postgres) Run(ctx context.Context, pub bus.Publisher) error {
 			wait = pgFirstWait
 		}
 		if pause(ctx, wait) != nil {
-			return nil
+			break
 		}
 	}
+	return nil
 }
 
-// Lag is Lagger.Lag: the bytes of WAL that the slot keeps for the bus.
+// Lag is Lagger.Lag: the bytes of WAL between what the server was told to forget
+// and the end.
 func (s *postgres) Lag() (Lag, bool) {
 	end, durable := s.end.Load(), s.durable.Load()
 	if end == 0 || durable == 0 {

@@ -39,6 +39,7 @@ func (s *postgres) connConfig(replication bool) *pgconn.Config {
 	delete(c.RuntimeParams, "replication")
 	if replication {
 		c.RuntimeParams["replication"] = "database"
+		c.RuntimeParams["idle_session_timeout"] = "0" // it waits while the tables are read
 	}
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "sluice " + s.env.Name
@@ -98,8 +99,11 @@ func (p *pgSide) exec(ctx context.Context, sql string) error {
 }
 
 func (p *pgSide) connect(ctx context.Context) error {
-	if p.conn != nil && !p.conn.IsClosed() {
+	if p.conn != nil && !p.conn.IsClosed() && p.conn.Ping(ctx) == nil {
 		return nil
+	}
+	if p.conn != nil {
+		_ = p.conn.Close(ctx)
 	}
 	c, err := pgx.ParseConfig(p.source.set.DSN.Value())
 	if err != nil {

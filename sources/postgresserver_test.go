@@ -21,7 +21,7 @@ import (
 // TestIntegrationPostgres runs against a real server.
 func TestIntegrationPostgres(t *testing.T) {
 	t.Parallel()
-	server := sourcetest.NewPostgres(t, "logical_decoding_work_mem = 64kB", "wal_sender_timeout = 2s")
+	server := sourcetest.NewPostgres(t, "logical_decoding_work_mem = 64kB", "wal_sender_timeout = 5s", "wal_writer_delay = 10ms")
 	for name, test := range map[string]func(*testing.T, *sourcetest.Postgres){
 		"changes":          testPostgresChanges,
 		"types":            testPostgresTypes,
@@ -69,18 +69,16 @@ func prepare(t *testing.T, server *sourcetest.Postgres, db string) {
 func postgresSubject(t *testing.T, server *sourcetest.Postgres) *sourcetest.Subject {
 	db := server.NewDatabase(t)
 	prepare(t, server, db)
-	// emit writes a message and waits until the slot is past it.
+	// emit writes a message and waits until the slot is past it. The LSN of one that
+	// is not transactional is its end.
 	emit := func(ctx context.Context, content []byte) error {
 		conn, err := pgx.Connect(ctx, server.DSN(db))
 		if err != nil {
 			return err
 		}
 		defer conn.Close(context.WithoutCancel(ctx))
-		if _, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'suite', $1::text)", string(content)); err != nil {
-			return err
-		}
 		var end string
-		if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+		if err := conn.QueryRow(ctx, "SELECT pg_logical_emit_message(false, 'suite', $1::text)::text", string(content)).Scan(&end); err != nil {
 			return err
 		}
 		for acked := false; !acked; {
@@ -212,7 +210,7 @@ func testPostgresChanges(t *testing.T, server *sourcetest.Postgres) {
 	s.Publication = `The "pub"` // which the source creates, with the slot
 	r := runPostgres(t, host, s, nil)
 	eventually(t, func() string { return fmt.Sprint("the slot is active: ", host.Reported()) }, func() bool {
-		return server.Get(t, db, "SELECT active FROM pg_replication_slots WHERE slot_name = 'slot_"+db+"'") == "true"
+		return server.Get(t, db, "SELECT active AND confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'slot_"+db+"'") == "true"
 	})
 	server.Exec(t, db, `INSERT INTO a VALUES (1, 'one'), (2, NULL)`, `UPDATE a SET name = 'eins' WHERE id = 1`,
 		`UPDATE a SET id = 3 WHERE id = 2`, `DELETE FROM a WHERE id = 3`, `TRUNCATE a, parted RESTART IDENTITY CASCADE`,
@@ -359,7 +357,7 @@ func testPostgresMessages(t *testing.T, server *sourcetest.Postgres) {
 	s.Slot, s.Outbox = s.Slot+"b", sources.PostgresOutbox{}
 	r = runPostgres(t, sourcetest.NewHost(t), s, nil)
 	eventually(t, func() string { return "the second slot" }, func() bool {
-		return server.Get(t, db, "SELECT active FROM pg_replication_slots WHERE slot_name = '"+s.Slot+"'") == "true"
+		return server.Get(t, db, "SELECT active AND confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = '"+s.Slot+"'") == "true"
 	})
 	server.Exec(t, db, `SELECT pg_logical_emit_message(true, 'own', '{"specversion": "1.0", "id": "x1"}')`)
 	if e := r.until(t, 1)[0]; e.Type() != "own" || e.ID() == "x1" || !e.DataIsJSON() {
@@ -375,7 +373,7 @@ func testPostgresTables(t *testing.T, server *sourcetest.Postgres) {
 	s.Tables = []string{"a", "public.b"}
 	r := runPostgres(t, sourcetest.NewHost(t), s, nil)
 	eventually(t, func() string { return "the slot" }, func() bool {
-		return server.Get(t, db, "SELECT active FROM pg_replication_slots WHERE slot_name = 'slot_"+db+"'") == "true"
+		return server.Get(t, db, "SELECT active AND confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'slot_"+db+"'") == "true"
 	})
 	server.Exec(t, db, `INSERT INTO a VALUES (1)`, `INSERT INTO c VALUES (1)`, `INSERT INTO b VALUES (1)`)
 	wantLines(t, r.until(t, 2), `row.inserted public.a key{"id":1} new{"id":1}`, `row.inserted public.b key{"id":1} new{"id":1}`)

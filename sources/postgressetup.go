@@ -165,9 +165,16 @@ func (s *postgres) findTables(ctx context.Context, side *pgSide) ([]pgPublished,
 // pgSlot is the replication slot as it was found or made.
 type pgSlot struct {
 	confirmed pglogrepl.LSN
-	exported  string // the name of the snapshot at confirmed, when it was just made
-	read      bool   // the tables are to be read first
+	known     pglogrepl.LSN // what the bus has, when this process knows; else 0
+	exported  string        // the name of the snapshot at confirmed, when it was just made
+	read      bool          // the tables are to be read first
 	state     pgState
+}
+
+// pgHistory names a sequence of LSNs of which none is used twice.
+type pgHistory struct {
+	system   string
+	timeline int32
 }
 
 // pgState is what the source keeps of a slot, for as long as it is the same slot
@@ -189,6 +196,14 @@ func (s *postgres) ensureSlot(ctx context.Context, side *pgSide, conn *pgconn.Pg
 	if err != nil {
 		return slot, err
 	}
+	// After a crash the server has forgotten what was confirmed since its last
+	// checkpoint: the bus has not. After a failover or a restore, though, the history
+	// is another, and may be shorter: then only the slot counts.
+	history := pgHistory{system.SystemID, system.Timeline}
+	if durable := pglogrepl.LSN(s.durable.Load()); s.history == history && durable <= system.XLogPos {
+		slot.known = durable
+	}
+	s.history = history
 	slot.state = pgState{System: system.SystemID, Database: server.Database}
 	known := false
 	switch text, err := s.env.State.Get(short, s.stateKey()); {

@@ -41,8 +41,9 @@ type pgStream struct {
 // follow publishes changes from where the slot stands until ctx ends or something
 // breaks.
 func (s *postgres) follow(ctx context.Context, f feed, side *pgSide, conn *pgconn.PgConn, server *pgServer, slot pgSlot) error {
-	s.durable.Store(uint64(slot.confirmed))
-	s.end.Store(uint64(slot.confirmed))
+	from := max(slot.confirmed, slot.known)
+	s.durable.Store(uint64(from))
+	s.end.Store(uint64(from))
 	st := &pgStream{
 		postgres: s, feed: f, side: side, conn: conn, queue: newPgQueue(), poke: make(chan struct{}, 1),
 		decoder: pgDecoder{
@@ -54,20 +55,18 @@ func (s *postgres) follow(ctx context.Context, f feed, side *pgSide, conn *pgcon
 	if server.Timeout > 0 {
 		st.every = max(min(st.every, time.Duration(server.Timeout)*time.Millisecond/3), time.Millisecond)
 	}
-	if err := st.start(ctx); err != nil {
+	if err := st.start(ctx, from); err != nil {
 		return err
 	}
-	s.env.Log.Info("following the changes of PostgreSQL", "slot", s.set.Slot, "publication", s.set.Publication, "lsn", slot.confirmed.String())
+	s.env.Log.Info("following the changes of PostgreSQL", "slot", s.set.Slot, "publication", s.set.Publication, "lsn", from.String())
 	s.env.report(nil)
 	return st.run(ctx)
 }
 
-func (st *pgStream) start(ctx context.Context) error {
+func (st *pgStream) start(ctx context.Context, from pglogrepl.LSN) error {
 	ctx, cancel := context.WithTimeout(ctx, pgQueryTimeout)
 	defer cancel()
-	// From where the slot stands, not from what the bus remembers: after a failover
-	// to a server that is behind that would be a gap.
-	return pglogrepl.StartReplication(ctx, st.conn, pgQuote(st.set.Slot), 0, pglogrepl.StartReplicationOptions{
+	return pglogrepl.StartReplication(ctx, st.conn, pgQuote(st.set.Slot), from, pglogrepl.StartReplicationOptions{
 		Mode:       pglogrepl.LogicalReplication,
 		PluginArgs: []string{"proto_version '1'", "publication_names " + pgLiteral(pgQuote(st.set.Publication)), "messages 'true'"},
 	})

@@ -77,14 +77,14 @@ func freePort(t testing.TB) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
 // init makes the data directory. PostgreSQL refuses to run as root.
 func (p *Postgres) init(t testing.TB) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sluice-postgres-") // t.TempDir is closed to others
+	dir, err := os.MkdirTemp("", "sluice-postgres-") //nolint:usetesting // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func (p *Postgres) Start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	p.cmd = p.command("postgres", "-D", filepath.Join(p.dir, "data"))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
@@ -161,12 +161,37 @@ func (p *Postgres) Crash(t testing.TB) {
 	if p.cmd == nil || p.cmd.ProcessState != nil {
 		return
 	}
-	// Its processes have sessions of their own: the postmaster's children are found
-	// by their parent.
-	for _, pid := range append(children(p.cmd.Process.Pid), p.cmd.Process.Pid) {
+	// Its processes have sessions of their own, so they are found by their parent,
+	// which must not start more meanwhile.
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+	all := children(p.cmd.Process.Pid)
+	for _, pid := range append(all, p.cmd.Process.Pid) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	_ = p.cmd.Wait()
+	// A new server refuses to start while one of the old holds the shared memory.
+	for _, pid := range all {
+		for deadline := time.Now().Add(10 * time.Second); alive(pid) && time.Now().Before(deadline); {
+			<-time.After(5 * time.Millisecond)
+		}
+	}
+}
+
+// alive tells whether a process runs: one that waits for its parent does not.
+func alive(pid int) bool {
+	parent, state := stat(pid)
+	return parent != 0 && state != "Z"
+}
+
+// stat gives the parent and the state of a process, or zeros when it is gone.
+func stat(pid int) (parent int, state string) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ")
+	if fields := strings.Fields(rest); len(fields) > 1 {
+		state = fields[0]
+		parent, _ = strconv.Atoi(fields[1])
+	}
+	return parent, state
 }
 
 // Immediate stops the server without a checkpoint, as an operator in a hurry does.
@@ -186,9 +211,7 @@ func children(pid int) (found []int) {
 		if err != nil {
 			continue
 		}
-		stat, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+		if parent, _ := stat(n); parent == pid {
 			found = append(found, n)
 		}
 	}
@@ -218,7 +241,7 @@ func (p *Postgres) Exec(t testing.TB, database string, statements ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	for _, sql := range statements {
 		if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatalf("%s: %v", sql, err)
@@ -235,7 +258,7 @@ func (p *Postgres) Get(t testing.TB, database, sql string) (text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if err := conn.QueryRow(ctx, "SELECT coalesce(("+sql+")::text, '')", pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
