@@ -35,8 +35,6 @@ type sender struct {
 	event  sources.EventMap
 	// request is what the service sends for an event with that id.
 	request func(url, id string, at time.Time) *http.Request
-	// poison replaces the body before it is signed.
-	poison bool
 	// stamped says that a time is signed.
 	stamped bool
 	// status is what the service is answered.
@@ -87,7 +85,9 @@ func v1a(signed string) string {
 	return "v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(ed25519Key, []byte(signed)))
 }
 
-func twilioForm(id string) string { return "To=%2B18005551212&MessageSid=" + id + "&SmsStatus=received" }
+func twilioForm(id string) string {
+	return "To=%2B18005551212&MessageSid=" + id + "&SmsStatus=received"
+}
 
 // senders are one of each way to verify.
 func senders() []sender {

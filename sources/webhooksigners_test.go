@@ -99,7 +99,7 @@ func (s *signers) do(task signersTask) (r signersResult) {
 func TestIntegrationSigners(t *testing.T) {
 	t.Parallel()
 	integration(t, "the Go modules of testdata/signers")
-	real := startSigners(t)
+	theirs := startSigners(t)
 	const rounds = 50
 	now := time.Now()
 	twilioURL := "https://hooks.example.com/in/hook"
@@ -137,7 +137,7 @@ func TestIntegrationSigners(t *testing.T) {
 				task.Body, contentType = "MessageSid="+rand.Text()+"&SmsStatus=received", "application/x-www-form-urlencoded"
 			}
 			if tc.ours == nil {
-				signed := real.do(task)
+				signed := theirs.do(task)
 				if signed.Error != "" {
 					t.Fatalf("%s: %s", tc.scheme, signed.Error)
 				}
@@ -145,7 +145,7 @@ func TestIntegrationSigners(t *testing.T) {
 			} else {
 				task.Headers = tc.ours(task.Body)
 			}
-			if v := real.do(task); v.Error != "" {
+			if v := theirs.do(task); v.Error != "" {
 				t.Fatalf("%s: its library does not verify %v: %s", tc.scheme, task.Headers, v.Error)
 			}
 			if a := r.do(t, requestOf(r.url, contentType, task)); a.status/100 != 2 {
@@ -153,7 +153,7 @@ func TestIntegrationSigners(t *testing.T) {
 			}
 			taken++
 			task.Body = strings.Replace(task.Body, "i", "I", 1)
-			if v := real.do(task); v.Error == "" {
+			if v := theirs.do(task); v.Error == "" {
 				t.Fatalf("%s: its library verifies a changed body", tc.scheme)
 			}
 			if a := r.do(t, requestOf(r.url, contentType, task)); a.status != http.StatusUnauthorized {
