@@ -49,8 +49,8 @@ type s3Body struct {
 	last    bool  // the chunk of length 0 was read
 	signer  *chunkSigner
 	sums    []*bodySum
-	trailer string // the name of the trailer that is due; "" for none
-	denied  bool   // a signature is wrong
+	trailer string  // the name of the trailer that is due; "" for none
+	fault   Outcome // what is wrong with it: Denied, Slow or Aborted; Invalid for all else
 	err     error
 }
 
@@ -63,7 +63,7 @@ type bodySum struct {
 
 // newS3Body takes the body of a request whose head is verified.
 func newS3Body(r *http.Request, body io.Reader, sig *signedBy) (*s3Body, error) {
-	b := &s3Body{from: bufio.NewReaderSize(body, maxChunkLine), left: r.ContentLength}
+	b := &s3Body{from: bufio.NewReaderSize(body, maxChunkLine), left: r.ContentLength, fault: Invalid}
 	payload := r.Header.Get("X-Amz-Content-Sha256")
 	if sig.presigned {
 		payload = unsignedPayload // the library holds the signature against that
@@ -205,7 +205,7 @@ func (b *s3Body) read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF) && b.left == 0 && !b.chunked:
 		err = nil
 	case err != nil:
-		err = bodyFault(err)
+		err = b.cut(err)
 	}
 	return n, err
 }
@@ -247,6 +247,9 @@ func (b *s3Body) verify() error {
 	}
 	return b.err
 }
+
+// failed tells whether something was wrong with what was read.
+func (b *s3Body) failed() bool { return b.err != nil && !errors.Is(b.err, io.EOF) }
 
 // nextChunk reads the head of the next chunk, after the end of the one before.
 func (b *s3Body) nextChunk() error {
@@ -295,7 +298,7 @@ func (b *s3Body) signed() error {
 func (b *s3Body) trailers() error {
 	text, err := io.ReadAll(io.LimitReader(b.from, maxTrailers+1))
 	if err != nil {
-		return bodyFault(err)
+		return b.cut(err)
 	}
 	if len(text) > maxTrailers {
 		return errMalformedChunks("the trailers are too long")
@@ -355,7 +358,7 @@ func (b *s3Body) line() (string, error) {
 		return "", errMalformedChunks("a line is too long")
 	}
 	if err != nil {
-		return "", bodyFault(err)
+		return "", b.cut(err)
 	}
 	return strings.TrimSuffix(string(line[:len(line)-1]), "\r"), nil
 }
@@ -374,7 +377,7 @@ func (b *s3Body) checksums() map[string]string {
 // deny notes that a signature is wrong: that is a 403. Errors of the library are
 // written to when they are answered, so each has to be a new one.
 func (b *s3Body) deny(what string) error {
-	b.denied = true
+	b.fault = Denied
 	return gofakes3.ErrorMessage("SignatureDoesNotMatch", what)
 }
 
@@ -389,17 +392,17 @@ func orMalformed(err error, what string) error {
 	return errMalformedChunks(what)
 }
 
-// bodyFault is what reading a request can end with.
-func bodyFault(err error) error {
+// cut is what reading a request can end with.
+func (b *s3Body) cut(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	switch fault := readFault(err); {
-	case errors.Is(fault, errSlow):
+	if errors.Is(readFault(err), errSlow) {
+		b.fault = Slow
 		return gofakes3.ErrorMessage(gofakes3.ErrIncompleteBody, "Your body did not arrive in time: send faster.")
-	default:
-		return gofakes3.ErrorMessage(gofakes3.ErrIncompleteBody, "The body ended before its announced length.")
 	}
+	b.fault = Aborted
+	return gofakes3.ErrorMessage(gofakes3.ErrIncompleteBody, "The body ended before its announced length.")
 }
 
 // bodyKey is where the context of a request has its s3Body.

@@ -173,6 +173,9 @@ func TestS3ServeRefuses(t *testing.T) {
 	if files := e.files(); len(files) > 0 {
 		t.Errorf("files are left: %v", files)
 	}
+	if seen := e.host.Observed(); seen[sources.Denied] != 7 || seen[sources.Invalid] == 0 || seen[sources.Accepted] != 0 {
+		t.Errorf("what was refused is counted as %v", seen)
+	}
 	if status, text := do(t, trailer(crc("hello"))); status != 200 {
 		t.Errorf("a good trailer: %d %s", status, text)
 	}
@@ -402,6 +405,7 @@ func TestS3ServeCutAndSlow(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("a sender that stalls gets %v, %v", resp, err)
 	}
+	until(t, "both are counted", func() bool { seen := e.host.Observed(); return seen[sources.Aborted] == 1 && seen[sources.Slow] == 1 })
 	until(t, "the file is removed", func() bool { return len(e.files()) == 0 })
 	e.wantTold()
 }

@@ -30,6 +30,7 @@ type s3Front struct {
 	keys    map[string]value.Secret
 	limits  S3Limits
 	log     *slog.Logger
+	observe func(Outcome, int)
 }
 
 // ServeHTTP is http.Handler.
@@ -40,26 +41,33 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if result := signature.V4SignVerifyWithLookup(r, f.lookUp); result != signature.ErrNone {
 		refusal := signature.GetAPIError(result)
 		f.log.Info("a request is refused: it is not signed as it should be", "from", r.RemoteAddr, "reason", refusal.Code)
+		f.observe(Denied, 1)
 		a.fail(r, refusal.HTTPStatusCode, refusal.Code, refusal.Description)
 		return
 	}
 	if err := checkRequest(r); err != nil {
+		f.observe(Invalid, 1)
 		a.failWith(r, err)
 		return
 	}
 	sig, _ := readSignature(r)
 	sig.secret = f.keys[sig.accessKey].Value()
 	body, err := newS3Body(r, &pacedReader{r.Body, pace}, &sig)
+	outcome := Invalid
 	if err == nil && body.left > int64(f.limits.Object) {
-		err = gofakes3.ErrEntityTooLarge
+		err, outcome = gofakes3.ErrEntityTooLarge, TooLarge
 	}
 	if err != nil {
+		f.observe(outcome, 1)
 		a.failWith(r, err)
 		return
 	}
 	a.body = body
 	f.library.ServeHTTP(a, forLibrary(r, body))
 	a.end()
+	if body.failed() {
+		f.observe(body.fault, 1)
+	}
 }
 
 func (f *s3Front) lookUp(accessKey string) (string, bool) {
@@ -164,10 +172,10 @@ func (a *s3Answer) WriteHeader(status int) {
 	if tag := h.Get("ETag"); tag != "" {
 		h.Set("ETag", plainTags(tag))
 	}
-	if status == http.StatusInternalServerError && a.body != nil && a.body.denied {
+	if status == http.StatusInternalServerError && a.body != nil && a.body.fault == Denied {
 		status = http.StatusForbidden
 	}
-	if a.body != nil && a.body.err != nil && !errors.Is(a.body.err, io.EOF) {
+	if a.body != nil && a.body.failed() {
 		h.Set("Connection", "close") // the rest of the body cannot be told from a request
 	}
 	a.ResponseWriter.WriteHeader(status)

@@ -129,7 +129,7 @@ func (s *s3Server) listen() (net.Listener, error) {
 func (s *s3Server) serve(ctx context.Context, listener net.Listener, library http.Handler) error {
 	// A request that outlives the drain still ends before the database is closed.
 	var under sync.WaitGroup
-	front := &s3Front{library: library, keys: s.keys, limits: s.set.Limits, log: s.env.Log}
+	front := &s3Front{library: library, keys: s.keys, limits: s.set.Limits, log: s.env.Log, observe: s.env.observe}
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			under.Add(1)
