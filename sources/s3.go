@@ -24,7 +24,7 @@ type S3 struct {
 
 // S3Auth is how senders of notifications prove who they are.
 type S3Auth struct {
-	Bearer value.Secret `yaml:"bearer" doc:"The token they send as Authorization: Bearer, or as the password in the URL when they can do only that."`
+	Bearer value.Secrets `yaml:"bearer" doc:"The token they send as Authorization: Bearer, or as the password in the URL when they can do only that. Several while one takes the place of another."`
 }
 
 // S3SNS says which messages of Amazon SNS are taken.
@@ -69,7 +69,7 @@ func (s *S3) doorFaults() (faults []value.Fault) {
 		if s.Flavor != flavorAuto {
 			add("flavor", only)
 		}
-		if !s.Auth.Bearer.IsZero() {
+		if len(s.Auth.Bearer) > 0 {
 			add("auth", only)
 		}
 		if len(s.SNS.Topics)+len(s.SNS.Hosts) > 0 {
@@ -115,10 +115,10 @@ func (s *S3) Open(ctx context.Context, env Env) (Source, error) {
 func (s *S3) openDoor(env Env, sns *snsDoor) (Source, error) {
 	const quiet = 10 * time.Second
 	src := &httpSource{ready: make(chan struct{})}
-	verifies := !s.Auth.Bearer.IsZero() || len(s.SNS.Topics) > 0
+	verifies := len(s.Auth.Bearer) > 0 || len(s.SNS.Topics) > 0
 	door := &s3Door{
 		handler: newHandler(&src.gate, HandlerOptions{Observe: env.Observe}),
-		gate:    &src.gate, env: &env, flavor: s.Flavor, token: s.Auth.Bearer, verify: verifies, sns: sns,
+		gate:    &src.gate, env: &env, flavor: s.Flavor, tokens: s.Auth.Bearer, verify: verifies, sns: sns,
 		warn: rate.Sometimes{Interval: quiet},
 	}
 	if err := env.Handle(Door{Path: s.Path, Handler: door, Verifies: verifies}); err != nil {

@@ -26,7 +26,7 @@ const s3Token = "sekret"
 
 func s3Settings() *sources.S3 {
 	s := sources.NewS3()
-	s.Path, s.Auth.Bearer = "/in/uploads", value.NewSecret(s3Token)
+	s.Path, s.Auth.Bearer = "/in/uploads", value.Secrets{value.NewSecret(s3Token), value.NewSecret("the next one")}
 	return s
 }
 
@@ -208,6 +208,7 @@ func TestS3Door(t *testing.T) {
 		"another scheme":   {http.Header{"Authorization": {"Digest " + s3Token}}, http.StatusUnauthorized},
 		"SNS, no topics":   {http.Header{"X-Amz-Sns-Message-Type": {"Notification"}}, http.StatusUnauthorized},
 		"compressed":       {http.Header{"Content-Encoding": {"gzip"}, "Authorization": {"Bearer " + s3Token}}, 415},
+		"the next token":   {bearer("the next one"), http.StatusAccepted},
 		"lower case":       {http.Header{"Authorization": {"bearer " + s3Token}}, 202},
 	} {
 		res, answer := s3Post(t, url, test.header, good)

@@ -30,8 +30,8 @@ type s3Door struct {
 	gate   *gate
 	env    *Env
 	flavor string
-	token  value.Secret // of the senders; none when the listener itself checks them
-	verify bool         // senders without a token have no other way to prove who they are
+	tokens value.Secrets // of the senders; none when the listener itself checks them
+	verify bool          // senders without a token have no other way to prove who they are
 	sns    *snsDoor
 	warn   rate.Sometimes // strangers must not be able to fill the log
 }
@@ -102,7 +102,7 @@ func (d *s3Door) post(w http.ResponseWriter, r *http.Request) {
 // authorized tells whether the sender gave the token: as a bearer token, or as the
 // password of basic authentication, which is what a URL can hold.
 func (d *s3Door) authorized(r *http.Request) bool {
-	if d.token.IsZero() {
+	if len(d.tokens) == 0 {
 		return !d.verify
 	}
 	given := ""
@@ -111,13 +111,13 @@ func (d *s3Door) authorized(r *http.Request) bool {
 	} else if _, password, ok := r.BasicAuth(); ok {
 		given = password
 	}
-	return given != "" && d.token.Equal(value.NewSecret(given))
+	return given != "" && d.tokens.Contain(given)
 }
 
 func (d *s3Door) deny(w http.ResponseWriter) {
 	p := &problem{Status: http.StatusUnauthorized, outcome: Denied,
 		Detail: "the token is missing or wrong: send it as Authorization: Bearer <token>, or as the password in the URL; for SNS, name the topic in sns.topics"}
-	if d.token.IsZero() {
+	if len(d.tokens) == 0 {
 		p.Detail = "only signed messages of SNS are taken here: for others set auth.bearer"
 	}
 	w.Header().Set("WWW-Authenticate", "Bearer")
