@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"slices"
 	"sync"
@@ -235,17 +236,19 @@ func (o *outbox) retry(ctx context.Context) error {
 	}
 	o.mu.Unlock()
 	for _, name := range names {
-		unlock := o.lock(name)
-		err := o.flush(name)
-		unlock()
 		if ctx.Err() != nil {
 			break
 		}
-		if err != nil {
-			return errors.Join(errors.New("events of uploads wait for the bus"), err)
+		if err := o.flushAlone(name); err != nil {
+			return fmt.Errorf("events of uploads wait for the bus: %w", err)
 		}
 	}
 	return nil
+}
+
+func (o *outbox) flushAlone(name objectName) error {
+	defer o.lock(name)()
+	return o.flush(name)
 }
 
 // forget takes what is settled out of the database.
