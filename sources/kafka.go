@@ -37,7 +37,7 @@ type Kafka struct {
 func NewKafka() *Kafka {
 	return &Kafka{
 		Connection: kafka.Defaults(), Start: startFirst, Isolation: readUncommitted, Type: "kafka.record",
-		MaxBytes: 8 << 20, SessionTimeout: value.Duration(20 * time.Second),
+		MaxBytes: 4 << 20, SessionTimeout: value.Duration(20 * time.Second),
 	}
 }
 
@@ -124,7 +124,7 @@ func (s *Kafka) Open(_ context.Context, env Env) (Source, error) {
 // What a client holds in memory.
 const (
 	kafkaFetches    = 4         // fetches at a time, under way or waiting
-	kafkaBatch      = 4000      // records in one Publish at most
+	kafkaBatch      = 2000      // records in one Publish at most
 	kafkaDecompress = 256 << 20 // what one batch of the broker may become
 )
 

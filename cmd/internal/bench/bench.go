@@ -13,16 +13,17 @@ import (
 // Settings are the choices of a run.
 type Settings struct {
 	Rounds      int           `json:"rounds"`
-	Duration    time.Duration `json:"duration_ns"` // of each measurement
-	Warmup      time.Duration `json:"warmup_ns"`   // before each measurement
-	Connections int           `json:"connections"` // that publish
-	Outstanding int           `json:"outstanding"` // events on their way at a time, in fanout; 0 for any number
-	Size        int           `json:"size"`        // bytes of an event's data
-	Sinks       int           `json:"sinks"`       // that are configured, in the largest part of fanout
-	Rate        float64       `json:"rate"`        // events/s, in latency; isolation has twice as many
-	Events      int           `json:"events"`      // in backlog
-	Hang        time.Duration `json:"hang_ns"`     // of the sink in isolation
-	Baseline    bool          `json:"baseline"`    // compare with the bare proxy
+	Duration    time.Duration `json:"duration_ns"`       // of each measurement
+	Warmup      time.Duration `json:"warmup_ns"`         // before each measurement
+	Connections int           `json:"connections"`       // that publish
+	Outstanding int           `json:"outstanding"`       // events on their way at a time, in fanout; 0 for any number
+	Size        int           `json:"size"`              // bytes of an event's data
+	Sinks       int           `json:"sinks"`             // that are configured, in the largest part of fanout
+	Rate        float64       `json:"rate"`              // events/s, in latency; isolation has twice as many
+	Events      int           `json:"events"`            // in backlog
+	Hang        time.Duration `json:"hang_ns"`           // of the sink in isolation
+	Baseline    bool          `json:"baseline"`          // compare with the bare proxy
+	Brokers     []string      `json:"brokers,omitempty"` // of a Kafka cluster, in kafka
 }
 
 // DefaultSettings are what the numbers of the README were taken with.
@@ -60,6 +61,7 @@ func Scenarios() []Scenario {
 		{"latency", "open loop at a steady rate: from sending to the 202 and to the sink", (*runner).latency, latencySteps},
 		{"isolation", "a sink that hangs beside one that does not", (*runner).isolation, isolationSteps},
 		{"kill9", "the bus is killed under load again and again", (*runner).kill9, kill9Steps},
+		{"kafka", "a topic of Apache Kafka, beside a bare reader; needs --brokers", (*runner).kafka, kafkaSteps},
 		{"backlog", "deliveries pile up for a dead sink, then drain; a restart with all of them retained", (*runner).backlog, backlogSteps},
 	}
 }
@@ -126,12 +128,14 @@ type busOf struct {
 	sinks   int    // configured in all; 0 for those of the farm
 	options string // of each sink, in YAML, after a comma
 	nowhere bool   // no rule matches
+	sources string // their section in YAML, if there are any
 }
 
 func (b busOf) yaml(dir string) string {
 	var text, to strings.Builder
 	fmt.Fprintf(&text, "server: {listen: \"127.0.0.1:0\", drain_timeout: 2s}\nstore: {dir: %q, sync: always}\n", filepath.Join(dir, "data"))
 	addresses := b.farm.addresses()
+	text.WriteString(b.sources)
 	text.WriteString("sinks:\n")
 	for i := range max(b.sinks, len(addresses)) {
 		name, address := fmt.Sprintf("s%d", i), addresses[i%len(addresses)]

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+
 	"sluice/cmd/internal/bench"
 	"sluice/cmd/internal/cli"
 )
@@ -26,10 +28,17 @@ func TestMain(m *testing.M) {
 
 // tiny is a run that only shows that everything works.
 func tiny(t *testing.T) bench.Options {
+	t.Helper()
 	s := bench.DefaultSettings()
 	s.Rounds, s.Duration, s.Warmup = 1, 60*time.Millisecond, 10*time.Millisecond
 	s.Connections, s.Outstanding, s.Sinks, s.Events, s.Hang = 4, 32, 20, 300, 50*time.Millisecond
 	s.Baseline = true
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	s.Brokers = cluster.ListenAddrs()
 	return bench.Options{Settings: s, Dir: t.TempDir(), Program: bench.Program{Path: os.Args[0], Env: append(os.Environ(), asProgram+"=1")}}
 }
 
@@ -43,6 +52,7 @@ func TestScenarios(t *testing.T) {
 		"latency":   {"200 events/s sluice", "200 events/s proxy"},
 		"isolation": {"beside a healthy sink sluice", "beside one that hangs 50ms sluice"},
 		"kill9":     {"until the kill sluice", "all rounds sluice"},
+		"kafka":     {"kafka, 6 partitions sluice", "kafka, 6 partitions kafka-go reader"},
 		"backlog":   {"direct sluice", "pile up sluice", "drain sluice", "restart sluice"},
 	}
 	for _, s := range bench.Scenarios() {

@@ -33,7 +33,7 @@ func newBenchCommand(e *env) *cobra.Command {
 		Short: "Measure the bus on this machine, and check that it loses nothing.",
 		Long: `Measure the bus on this machine: start one as a process of its own, on a store of its
 own with store.sync: always, load it, and receive what it delivers. Each event is
-counted at each sink. Without a scenario, all of them run:
+counted at each sink. Without a scenario, all of them run, kafka only with --brokers:
 ` + docs.String() + `
 
 --baseline runs a bare proxy in turns with the bus: it has no store and no rules,
@@ -64,8 +64,9 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.size, "size", value.Bytes(f.Size).String(), "size of an event's data")
 	s.IntVar(&f.Sinks, "sinks", f.Sinks, "fanout: sinks in the config of its largest part")
 	s.Float64Var(&f.Rate, "rate", f.Rate, "latency: events/s; isolation: twice as many")
-	s.IntVar(&f.Events, "events", f.Events, "backlog: how many deliveries pile up")
+	s.IntVar(&f.Events, "events", f.Events, "backlog: how many deliveries pile up; kafka: how many records")
 	s.DurationVar(&f.Hang, "hang", f.Hang, "isolation: how long the sink hangs")
+	s.StringSliceVar(&f.Brokers, "brokers", nil, "kafka: brokers to read from, each as host:port; the topic that is made there is removed again")
 	s.StringVar(&f.dir, "dir", "", "where to put the temporary data (default $TMPDIR)")
 	s.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile of each server under each load into this `directory`")
 }
@@ -99,6 +100,9 @@ func (e *env) bench(ctx context.Context, f benchFlags, args []string) error {
 	chosen := bench.Scenarios()
 	if len(args) > 0 {
 		chosen = slices.DeleteFunc(chosen, func(s bench.Scenario) bool { return s.Name != args[0] })
+	}
+	if len(args) == 0 && len(f.Brokers) == 0 {
+		chosen = slices.DeleteFunc(chosen, func(s bench.Scenario) bool { return s.Name == "kafka" })
 	}
 	if len(chosen) == 0 {
 		return usagef("there is no scenario %q: see `sluice bench --help`", args[0])
