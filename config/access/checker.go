@@ -67,7 +67,7 @@ type tokenCaller struct {
 }
 
 // NewChecker is the check of a valid auth, which stands at where in the config.
-// Who has no scopes has those of always.
+// Who has no scopes has those of always. In a new one all rates begin anew.
 func NewChecker(auth Auth, where string, always ...Scope) *Checker {
 	c := &Checker{where: where, certs: map[string]*caller{}, now: time.Now}
 	for _, t := range auth.Tokens {

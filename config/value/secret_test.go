@@ -211,3 +211,19 @@ func ExampleParseDuration() {
 	// 1d12h
 	// "30" has no unit: write "30s", or another unit of ms, s, m, h, d
 }
+
+func TestSecretsContain(t *testing.T) {
+	t.Parallel()
+	both := value.Secrets{value.NewSecret("new"), value.NewSecret("old")}
+	for sent, want := range map[string]bool{"new": true, "old": true, "": false, "ne": false, "news": false, "newold": false} {
+		if got := both.Contain(sent); got != want {
+			t.Errorf("%q: %v", sent, got)
+		}
+	}
+	if (value.Secrets{}).Contain("") || value.Secrets(nil).Contain("x") {
+		t.Error("no secrets contain something")
+	}
+	if got := fmt.Sprintf("%v %+v %s %#v", both, both, both, both); strings.Contains(got, "old") || strings.Contains(got, "new") {
+		t.Errorf("printed %s", got)
+	}
+}
