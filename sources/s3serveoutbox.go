@@ -236,8 +236,10 @@ func (o *outbox) retry(ctx context.Context) error {
 	}
 	o.mu.Unlock()
 	for _, name := range names {
-		if ctx.Err() != nil {
-			break
+		select {
+		case <-ctx.Done():
+			return nil
+		default:
 		}
 		if err := o.flushAlone(name); err != nil {
 			return fmt.Errorf("events of uploads wait for the bus: %w", err)
