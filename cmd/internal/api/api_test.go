@@ -260,7 +260,7 @@ func testRules(t *testing.T, n *apptest.Node) {
 		}
 	}
 	n.Post("/api/v1/explain", `{"event": `+strings.Replace(event, "200", "20", 1)+`}`, &why)
-	if got := fmt.Sprint(why.Explanations); got != "[{orders true} {large false} {others false} {queued false}]" {
+	if got := fmt.Sprint(why.Explanations); got != "[{orders true} {large false} {queued false} {others false}]" {
 		t.Errorf("explain: %v", got)
 	}
 	if n.Post("/api/v1/explain", `{"rule": "others", "event": `+event+`}`, &why); len(why.Explanations) != 1 {
