@@ -22,12 +22,13 @@ import (
 // Config is a configuration without faults. It prints no secret, whatever prints
 // it.
 type Config struct {
-	Server       Server            `yaml:"server" doc:"The one listener: ingest, API, console, health and metrics."`
-	Store        Store             `yaml:"store" doc:"Where events are kept, and for how long."`
-	DeadLetters  DeadLetters       `yaml:"dead_letters" doc:"What becomes of deliveries that were given up."`
-	Unmatched    []string          `yaml:"unmatched" doc:"Sinks for events that no rule matches."`
-	Dedup        dispatch.Dedup    `yaml:"dedup" doc:"Makes a second publish of the same event do nothing for a while."`
-	RemovedSinks map[string]string `yaml:"removed_sinks" enum:"keep,dead_letter,drop" doc:"What becomes of the deliveries that wait for a sink that is no longer there, by its name."`
+	Server        Server            `yaml:"server" doc:"The one listener: ingest, API, console, health and metrics."`
+	Store         Store             `yaml:"store" doc:"Where events are kept, and for how long."`
+	DeadLetters   DeadLetters       `yaml:"dead_letters" doc:"What becomes of deliveries that were given up."`
+	Unmatched     []string          `yaml:"unmatched" doc:"Sinks for events that no rule matches."`
+	Dedup         dispatch.Dedup    `yaml:"dedup" doc:"Makes a second publish of the same event do nothing for a while."`
+	Subscriptions Subscriptions     `yaml:"subscriptions" doc:"What callers may subscribe at run time, beside the rules."`
+	RemovedSinks  map[string]string `yaml:"removed_sinks" enum:"keep,dead_letter,drop" doc:"What becomes of the deliveries that wait for a sink that is no longer there, by its name."`
 
 	Sources []Source `yaml:"-"` // in the order they were written, as the lists below
 	Sinks   []Sink   `yaml:"-"`
@@ -38,6 +39,20 @@ type Config struct {
 
 	version string
 	entries []string // what version sums up, sorted
+}
+
+// Subscriptions says what callers may subscribe at run time.
+type Subscriptions struct {
+	Max          int  `yaml:"max" doc:"The most subscriptions there may be; 0 for none at all."`
+	PrivateSinks bool `yaml:"private_sinks" doc:"Lets subscriptions deliver to loopback and private addresses. Whoever may subscribe can then reach what this machine reaches."`
+}
+
+// Validate finds what single values cannot show.
+func (s Subscriptions) Validate() []value.Fault {
+	if s.Max < 0 {
+		return []value.Fault{{Key: "max", Msg: "is negative: write how many there may be, or 0 for none"}}
+	}
+	return nil
 }
 
 // Version names what the config says: 12 hex digits that stay the same when only
@@ -177,6 +192,7 @@ func defaults() *Config {
 			Sync:   Sync{},
 			Retain: Retain{Age: value.Duration(72 * time.Hour), Size: 10 << 30},
 		},
-		DeadLetters: DeadLetters{Retain: value.Duration(14 * 24 * time.Hour)},
+		DeadLetters:   DeadLetters{Retain: value.Duration(14 * 24 * time.Hour)},
+		Subscriptions: Subscriptions{Max: 1000},
 	}
 }

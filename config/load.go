@@ -194,6 +194,9 @@ func (l *loader) first(key *yaml.Node, path string) bool {
 // URLs and storage subjects.
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
+// SubscriptionPrefix begins the names of the sinks and rules of subscriptions.
+const SubscriptionPrefix = "sub."
+
 // named reads a section of named entries.
 func (l *loader) named(p pair, read func(pair, string)) {
 	section := p.key.Value
@@ -206,6 +209,10 @@ func (l *loader) named(p pair, read func(pair, string)) {
 		if !validName.MatchString(entry.key.Value) {
 			l.names[path] = l.pos(entry.key) // so that its uses are no faults too
 			l.errorf(entry.key, path, "is not a name: write 1 to 64 letters, digits, _, . or -, beginning with a letter or digit")
+			continue
+		}
+		if section != "sources" && strings.HasPrefix(entry.key.Value, SubscriptionPrefix) {
+			l.errorf(entry.key, path, "begins with %s, as the names of subscriptions do: choose another", SubscriptionPrefix)
 			continue
 		}
 		if l.first(entry.key, path) {
@@ -226,6 +233,7 @@ func (l *loader) finish(path string) (*Config, error) {
 	}
 	l.keyed("store", l.config.Store.Validate())
 	l.keyed("dedup", l.config.Dedup.Validate())
+	l.keyed("subscriptions", l.config.Subscriptions.Validate())
 	for name := range l.config.RemovedSinks {
 		if _, ok := l.names["sinks."+name]; ok {
 			at := "removed_sinks." + name

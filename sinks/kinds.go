@@ -30,6 +30,9 @@ type Settings interface {
 type Env struct {
 	Name string // the name of the sink in the config
 	Log  *slog.Logger
+	// Guarded says that a caller gave the settings and not the operator: the sink may
+	// reach public addresses only.
+	Guarded bool
 }
 
 // Kinds is the table of every kind of sink. A new kind is one file, one test

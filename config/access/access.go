@@ -18,11 +18,12 @@ type Scope string
 
 // The scopes. Admin may do everything.
 const (
-	Anybody Scope = ""        // what needs no scope
-	Publish Scope = "publish" // send events
-	Consume Scope = "consume" // tail and read events
-	Metrics Scope = "metrics" // read /metrics
-	Admin   Scope = "admin"
+	Anybody   Scope = ""          // what needs no scope
+	Publish   Scope = "publish"   // send events
+	Consume   Scope = "consume"   // tail and read events, receive from queues
+	Subscribe Scope = "subscribe" // make and end subscriptions
+	Metrics   Scope = "metrics"   // read /metrics
+	Admin     Scope = "admin"
 )
 
 // Auth says who may call. The zero value was not configured: it lets everybody in,
@@ -35,7 +36,7 @@ type Auth struct {
 
 // Grant is what a caller may do, and how often.
 type Grant struct {
-	Scopes []string   `yaml:"scopes" enum:"publish,consume,metrics,admin" doc:"What the caller may do: publish, consume (tail and read events), metrics (read /metrics) or admin (everything). A source's own auth needs none: it is for publish."`
+	Scopes []string   `yaml:"scopes" enum:"publish,consume,subscribe,metrics,admin" doc:"What the caller may do: publish, consume (tail and read events, receive from queues), subscribe (make and end subscriptions), metrics (read /metrics) or admin (everything). A source's own auth needs none: it is for publish."`
 	Paths  []string   `yaml:"paths" doc:"The paths that publish is for, such as /in/orders, or /in/* for all below; every path when left out."`
 	Rate   value.Rate `yaml:"rate" doc:"How many requests the caller may make, such as 100/s: more are answered 429."`
 }

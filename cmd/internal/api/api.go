@@ -30,6 +30,8 @@ type Options struct {
 	Reload func(context.Context) Reload
 	// Sources are the ways in.
 	Sources SourceControl
+	// Subscriptions are what callers have subscribed.
+	Subscriptions SubscriptionControl
 	// KeepAlive is how often a tail without news sends an empty line; 15 s when 0.
 	KeepAlive time.Duration
 }
@@ -105,7 +107,7 @@ func New(o Options) http.Handler {
 	}))
 	for _, r := range a.routes() {
 		h := a.allow(r.scope, a.handler(r.do))
-		if r.scope == Admin {
+		if r.scope != Publish && r.scope != Anybody {
 			h = sameOrigin.Handler(h)
 		}
 		a.mux.Handle(r.method+" "+muxPath(r.path), h)

@@ -75,6 +75,7 @@ func TestAnswers(t *testing.T) {
 	testEvents(t, n)
 	testSources(t, n)
 	testQueues(t, n)
+	testSubscriptions(t, n, f)
 	var reload struct{ OK bool }
 	if n.Post("/api/v1/reload", "{}", &reload); !reload.OK {
 		t.Error("the reload failed")
@@ -113,6 +114,35 @@ func testSinks(t *testing.T, n *apptest.Node) {
 	}
 	if n.Post("/api/v1/sinks/spare/resume", "", &sink); sink.State != "active" {
 		t.Errorf("resumed: %+v", sink)
+	}
+}
+
+func testSubscriptions(t *testing.T, n *apptest.Node, f *apptest.Function) {
+	t.Helper()
+	doc := fmt.Sprintf(`{"sink": %q, "types": ["x"], "expires": "1h"}`, f.URL)
+	a := n.Do("POST", "/subscriptions", doc)
+	if a.Status != http.StatusCreated {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	location := a.Header.Get("Location")
+	for _, c := range []struct {
+		method, path, body string
+		want               int
+	}{
+		{"GET", "/subscriptions", "", http.StatusOK},
+		{"GET", location, "", http.StatusOK},
+		{"PUT", location, doc, http.StatusOK},
+		{"PUT", location, `{"sink": ""}`, http.StatusBadRequest},
+		{"PUT", location, `{"id": "other", "sink": "queue:"}`, http.StatusBadRequest},
+		{"POST", location + "/renew", "", http.StatusNoContent},
+		{"DELETE", location, "", http.StatusNoContent},
+		{"DELETE", location, "", http.StatusNotFound},
+		{"GET", location, "", http.StatusNotFound},
+		{"POST", location + "/renew", "", http.StatusNotFound},
+	} {
+		if a := n.Do(c.method, c.path, c.body); a.Status != c.want {
+			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, a.Status, a.Body, c.want)
+		}
 	}
 }
 

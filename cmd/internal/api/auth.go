@@ -12,11 +12,12 @@ type Scope = access.Scope
 
 // The scopes. Admin may do everything.
 const (
-	Anybody = access.Anybody
-	Publish = access.Publish
-	Consume = access.Consume
-	Metrics = access.Metrics
-	Admin   = access.Admin
+	Anybody   = access.Anybody
+	Publish   = access.Publish
+	Consume   = access.Consume
+	Subscribe = access.Subscribe
+	Metrics   = access.Metrics
+	Admin     = access.Admin
 )
 
 // Tokens says who may call. Without any, everybody may.

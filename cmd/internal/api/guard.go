@@ -76,7 +76,7 @@ func (a *api) elsewhere(w http.ResponseWriter, r *http.Request) error {
 
 // methodsOf are the methods that the path of r has.
 func (a *api) methodsOf(r *http.Request) (methods []string) {
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 		if _, pattern := a.mux.Handler(probe); pattern != "/" && !slices.Contains(methods, method) {
 			methods = append(methods, method)
@@ -87,7 +87,7 @@ func (a *api) methodsOf(r *http.Request) (methods []string) {
 
 // Reserved tells whether a path belongs to the bus itself and cannot be a source's.
 func Reserved(path string) bool {
-	for _, prefix := range []string{"/api", "/console"} {
+	for _, prefix := range []string{"/api", "/console", "/subscriptions"} {
 		if path == prefix || strings.HasPrefix(path, prefix+"/") {
 			return true
 		}

@@ -30,6 +30,13 @@ func (a *api) routes() []route {
 		{"POST", v1 + "/sinks/{name}/pause", Admin, a.pauseSink},
 		{"POST", v1 + "/sinks/{name}/resume", Admin, a.resumeSink},
 
+		{"GET", "/subscriptions", Subscribe, a.listSubscriptions},
+		{"POST", "/subscriptions", Subscribe, a.subscribe},
+		{"GET", "/subscriptions/{id}", Subscribe, a.showSubscription},
+		{"PUT", "/subscriptions/{id}", Subscribe, a.replaceSubscription},
+		{"DELETE", "/subscriptions/{id}", Subscribe, a.unsubscribe},
+		{"POST", "/subscriptions/{id}/renew", Subscribe, a.renewSubscription},
+
 		{"GET", v1 + "/queues", Consume, a.listQueues},
 		{"POST", v1 + "/queues/{name}/receive", Consume, a.receive},
 		{"POST", v1 + "/queues/{name}/ack", Consume, a.ack},

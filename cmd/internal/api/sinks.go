@@ -6,6 +6,7 @@ import (
 
 	"sluice/bus"
 	"sluice/bus/dispatch"
+	"sluice/config"
 )
 
 type sinkAnswer struct {
@@ -32,6 +33,13 @@ func (a *api) sinks() []sinkAnswer {
 	cfg := a.View().Config
 	for _, s := range cfg.Sinks {
 		kinds[s.Name] = s.Kind
+	}
+	for _, s := range a.Subscriptions.Subscriptions() {
+		kind := "http"
+		if s.Sink == QueueSink {
+			kind = "queue"
+		}
+		kinds[config.SubscriptionPrefix+s.ID] = kind
 	}
 	all := []sinkAnswer{}
 	for _, s := range a.Bus.Sinks() {

@@ -63,6 +63,8 @@ type App struct {
 	stopped bool
 	running atomic.Pointer[map[string]*source] // what sources is, for those who only look
 
+	subscriptions atomic.Pointer[map[string]*subscription] // by id; changed under change
+
 	background sync.WaitGroup // the watcher
 	cancel     context.CancelFunc
 	failed     chan error
@@ -147,10 +149,11 @@ func (a *App) Start(ctx context.Context) error {
 			return errors.Join(err, a.abort())
 		}
 	}
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a.cancel = cancel
+	a.background.Go(func() { a.expireSubscriptions(background) })
 	if a.opts.Watch && a.opts.Path != "" {
-		watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		a.cancel = cancel
-		a.background.Go(func() { a.watch(watching) })
+		a.background.Go(func() { a.watch(background) })
 	}
 	a.notify("READY=1")
 	a.warn()
@@ -206,6 +209,9 @@ func (a *App) startBus(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := a.loadSubscriptions(ctx); err != nil {
+		return err
+	}
 	table, err := a.table(ctx, a.first, nil)
 	if err != nil {
 		return err
@@ -217,7 +223,7 @@ func (a *App) startBus(ctx context.Context) (err error) {
 func (a *App) serve(context.Context) (err error) {
 	handler := api.New(api.Options{
 		Bus: a.bus, Store: a.store, Log: a.log, Gather: a.metrics.registry, View: a.view.Load, Reload: a.Reload,
-		Sources: a, KeepAlive: a.opts.KeepAlive,
+		Sources: a, Subscriptions: a, KeepAlive: a.opts.KeepAlive,
 	})
 	a.server, err = listen(a.listenOn(a.first), a.first.Server, handler, a.log)
 	if err != nil {

@@ -116,6 +116,11 @@ func (a *App) needRestart(next *config.Config) (settings []string) {
 // table is what the dispatcher works with under a config. It opens the sinks that
 // fresh names, all of them when that is nil; the others run on.
 func (a *App) table(ctx context.Context, cfg *config.Config, fresh map[string]bool) (dispatch.Table, error) {
+	return a.tableWith(ctx, cfg, fresh, a.current())
+}
+
+// tableWith is table with other subscriptions than those in force.
+func (a *App) tableWith(ctx context.Context, cfg *config.Config, fresh map[string]bool, subscriptions map[string]*subscription) (dispatch.Table, error) {
 	t := dispatch.Table{
 		Version: cfg.Version(), Routes: Routes(cfg), Unmatched: cfg.Unmatched, Removed: cfg.RemovedSinks,
 		Retain: dispatch.Retention{
@@ -133,6 +138,9 @@ func (a *App) table(ctx context.Context, cfg *config.Config, fresh map[string]bo
 			}
 		}
 		t.Sinks = append(t.Sinks, spec)
+	}
+	if err := a.addSubscriptions(ctx, &t, fresh, subscriptions); err != nil {
+		return t, errors.Join(err, closeSinks(t.Sinks))
 	}
 	return t, nil
 }

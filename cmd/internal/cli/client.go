@@ -153,6 +153,9 @@ func (c *client) exchange(ctx context.Context, method, path string, query url.Va
 	if err != nil {
 		return nil, c.unreachable(limited, err)
 	}
+	if resp.StatusCode == http.StatusNoContent {
+		return nil, nil
+	}
 	if !json.Valid(answer) {
 		return nil, fmt.Errorf("what answers at %s is no Sluice server: name the right one with --server", c.base)
 	}

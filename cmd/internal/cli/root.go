@@ -197,7 +197,7 @@ func addVerbs(root *cobra.Command, e *env) {
 	add(groupRun, newDevCommand(e), newServeCommand(e), newBenchCommand(e))
 	add(groupFiles, newValidateCommand(e), newTestCommand(e), newMatchCommand(e), newExplainCommand(e), newTransformCommand(e), newKindsCommand(e), newTokenCommand(e),
 		newVersionCommand(e), newCompletionCommand(e))
-	add(groupServer, newPlanCommand(e), newPublishCommand(e), newTailCommand(e), newEventsCommand(e), newStatusCommand(e), newDoctorCommand(e), newSourcesCommand(e), newSchedulesCommand(e), newSinksCommand(e), newQueueCommand(e),
+	add(groupServer, newPlanCommand(e), newPublishCommand(e), newTailCommand(e), newEventsCommand(e), newStatusCommand(e), newDoctorCommand(e), newSourcesCommand(e), newSchedulesCommand(e), newSinksCommand(e), newQueueCommand(e), newSubscribeCommand(e), newSubscriptionsCommand(e), newListenCommand(e),
 		newRulesCommand(e), newDlqCommand(e), newReplayCommand(e), newJobsCommand(e), newReloadCommand(e))
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 //	function NAME          starts a function; $NAME is its URL
 //	answer NAME STATUS     makes it answer with a status from now on; 200 at first
 //	server CONFIG          runs a bus in this process; $SLUICE_SERVER is its URL
+//	await REGEXP ARGS...   runs a command until it succeeds and prints something like that
 //	settled                waits until no delivery is open
 //	stop                   ends the bus
 func TestScripts(t *testing.T) {
@@ -56,7 +58,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": runCode, "function": startFunction, "answer": setAnswer,
+			"await": awaitOutput, "code": runCode, "function": startFunction, "answer": setAnswer,
 			"server": startServer, "settled": awaitSettled, "stop": stopServer,
 		},
 	})
@@ -71,6 +73,22 @@ type stage struct {
 }
 
 func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
+
+// awaitOutput runs a command again and again until its output matches.
+func awaitOutput(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: await REGEXP command args...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for range 200 {
+		if err := ts.Exec(args[1], args[2:]...); err == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	ts.Fatalf("never printed %s", want)
+}
 
 func runCode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"regexp"
+
+	"sluice/config/value"
+)
+
+// The CloudEvents Subscriptions API (v1.0 working draft): whoever may call can
+// subscribe a function to events, without a change of the config.
+
+// SubscriptionControl makes subscriptions, and ends them.
+type SubscriptionControl interface {
+	// Subscriptions lists them by id.
+	Subscriptions() []Subscription
+	// Subscribe makes one, or replaces the one with that id. It is durable and in
+	// force when it returns. What is wrong with it is a *BadSubscription.
+	Subscribe(ctx context.Context, s Subscription) (Subscription, error)
+	// Unsubscribe and RenewSubscription fail with bus.ErrNotFound for one that there
+	// is not.
+	Unsubscribe(ctx context.Context, id string) error
+	RenewSubscription(id string) error
+}
+
+// QueueSink as the sink of a subscription makes a queue of it: events wait until
+// they are fetched from the queue sub.<id>.
+const QueueSink = "queue:"
+
+// Subscription is one subscription, in the form of the CloudEvents Subscriptions
+// API. Match and Expires are ours.
+type Subscription struct {
+	ID               string            `json:"id,omitempty"`
+	Source           string            `json:"source,omitempty"` // of the events
+	Types            []string          `json:"types,omitempty"`  // of the events
+	Filters          []json.RawMessage `json:"filters,omitempty"`
+	Match            json.RawMessage   `json:"match,omitempty"` // an event pattern, as in a rule
+	Sink             string            `json:"sink"`            // a URL, or QueueSink
+	Protocol         string            `json:"protocol,omitempty"`
+	ProtocolSettings *ProtocolSettings `json:"protocolsettings,omitempty"`
+	Credential       *SinkCredential   `json:"sinkcredential,omitempty"` // never shown
+	Expires          value.Duration    `json:"expires,omitzero"`         // it ends when it is not renewed for so long
+}
+
+// ProtocolSettings say how the sink is spoken to.
+type ProtocolSettings struct {
+	Method  string            `json:"method,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+}
+
+// SinkCredential is what the sink wants to see.
+type SinkCredential struct {
+	Type        string `json:"credentialtype"`
+	AccessToken string `json:"accesstoken"`
+}
+
+// Shown is the subscription without its secret.
+func (s Subscription) Shown() Subscription {
+	s.Credential = nil
+	return s
+}
+
+// BadSubscription is a subscription that cannot be made as it is.
+type BadSubscription struct{ Err error }
+
+func (e *BadSubscription) Error() string { return e.Err.Error() }
+
+func (e *BadSubscription) Unwrap() error { return e.Err }
+
+func (a *api) listSubscriptions(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, a.Subscriptions.Subscriptions())
+}
+
+func (a *api) showSubscription(w http.ResponseWriter, r *http.Request) error {
+	for _, s := range a.Subscriptions.Subscriptions() {
+		if s.ID == r.PathValue("id") {
+			return writeJSON(w, http.StatusOK, s)
+		}
+	}
+	return noSubscription(r)
+}
+
+func noSubscription(r *http.Request) error {
+	return refuse(http.StatusNotFound, "there is no subscription %q: GET /subscriptions lists them", r.PathValue("id"))
+}
+
+// validSubscriptionID is what a caller may call a subscription: it is a part of URLs,
+// metrics and keys.
+var validSubscriptionID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$`)
+
+func (a *api) subscribe(w http.ResponseWriter, r *http.Request) error {
+	var s Subscription
+	if err := decode(w, r, requestBytes, &s); err != nil {
+		return err
+	}
+	s.ID = "" // it is chosen here: PUT says which
+	made, err := a.putSubscription(r, s)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/subscriptions/"+made.ID)
+	return writeJSON(w, http.StatusCreated, made)
+}
+
+func (a *api) replaceSubscription(w http.ResponseWriter, r *http.Request) error {
+	var s Subscription
+	if err := decode(w, r, requestBytes, &s); err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	if s.ID != "" && s.ID != id {
+		return refuse(http.StatusBadRequest, "id: %q is not that of the URL: leave it out", s.ID)
+	}
+	if !validSubscriptionID.MatchString(id) {
+		return refuse(http.StatusBadRequest, "id: %.64q is not 1 to 48 letters, digits, _ or -, beginning with a letter or digit", id)
+	}
+	s.ID = id
+	made, err := a.putSubscription(r, s)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, made)
+}
+
+func (a *api) putSubscription(r *http.Request, s Subscription) (Subscription, error) {
+	if s.Sink == "" {
+		return s, refuse(http.StatusBadRequest, "sink: is missing: write the URL that events are POSTed to, or %s to fetch them", QueueSink)
+	}
+	made, err := a.Subscriptions.Subscribe(r.Context(), s)
+	var bad *BadSubscription
+	if errors.As(err, &bad) {
+		return s, refuse(http.StatusBadRequest, "%s", bad)
+	}
+	return made, err
+}
+
+func (a *api) unsubscribe(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Subscriptions.Unsubscribe(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// renewSubscription lets a subscription that expires live for as long again.
+func (a *api) renewSubscription(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Subscriptions.RenewSubscription(r.PathValue("id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

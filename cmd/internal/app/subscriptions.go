@@ -1,0 +1,294 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/bus"
+	"sluice/bus/dispatch"
+	"sluice/cmd/internal/api"
+	"sluice/config"
+	"sluice/config/value"
+	"sluice/rules"
+	"sluice/sinks"
+)
+
+// Subscriptions are rules with a sink of their own that callers make at run time.
+// They are kept in the store, beside the YAML, and are part of every table that the
+// dispatcher works with: a reload keeps them.
+
+// subscriptionState begins the keys of subscriptions in the table of state.
+const subscriptionState = "subscription."
+
+// subscription is one of them, ready to run.
+type subscription struct {
+	doc     api.Subscription
+	filters rules.Filters
+	options dispatch.Options
+	opener  sinks.Settings
+	seen    time.Time // when it was made, renewed, or read at the start
+}
+
+func (s *subscription) name() string { return config.SubscriptionPrefix + s.doc.ID }
+
+// loadSubscriptions reads what an earlier process kept.
+func (a *App) loadSubscriptions(ctx context.Context) error {
+	keys, err := a.store.StateKeys(ctx, subscriptionState)
+	if err != nil {
+		return err
+	}
+	all := map[string]*subscription{}
+	for _, key := range keys {
+		text, err := a.store.State(ctx, key)
+		if err != nil {
+			return err
+		}
+		var kept keptSubscription
+		if err := json.Unmarshal(text, &kept); err != nil {
+			return fmt.Errorf("state %s: %w", key, err)
+		}
+		kept.Subscription.Credential = kept.Credential
+		s, err := newSubscription(kept.Subscription)
+		if err != nil {
+			a.log.Error("a subscription that was taken before cannot be used any more", "subscription", kept.ID, "err", err)
+			continue
+		}
+		all[s.doc.ID] = s
+	}
+	a.subscriptions.Store(&all)
+	return nil
+}
+
+// keptSubscription is a subscription in the store, with the secret that no answer
+// shows.
+type keptSubscription struct {
+	api.Subscription
+	Credential *api.SinkCredential `json:"kept_credential,omitempty"`
+}
+
+// newSubscription checks what a caller wants.
+func newSubscription(doc api.Subscription) (*subscription, error) {
+	s := &subscription{doc: doc, options: dispatch.DefaultOptions(), seen: time.Now()}
+	var err error
+	if s.filters, err = rules.ParseFilters(doc.Match, doc.Source, doc.Types, doc.Filters); err != nil {
+		return nil, err
+	}
+	if err := s.configure(); err != nil {
+		return nil, err
+	}
+	faults := s.options.Validate()
+	for _, f := range s.opener.Validate() {
+		faults = append(faults, value.Fault{Key: "sink." + f.Key, Msg: f.Msg})
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("%s: %s", faults[0].Key, faults[0].Msg)
+	}
+	return s, nil
+}
+
+// configure makes the sink's settings.
+func (s *subscription) configure() error {
+	if s.doc.Sink == api.QueueSink {
+		if s.doc.Credential != nil || s.doc.ProtocolSettings != nil {
+			return errors.New("sink: a queue is fetched from: it takes no sinkcredential and no protocolsettings")
+		}
+		s.opener = sinks.NewQueue()
+		return nil
+	}
+	if s.doc.Protocol != "" && s.doc.Protocol != "HTTP" {
+		return fmt.Errorf("protocol: %q is not supported: write HTTP", s.doc.Protocol)
+	}
+	http := sinks.NewHTTP()
+	var err error
+	if http.URL, err = value.ParseURL(s.doc.Sink); err != nil {
+		return fmt.Errorf("sink: %w", err)
+	}
+	if http.URL.User != nil {
+		return errors.New("sink: holds a user or password: send them as sinkcredential")
+	}
+	http.Headers = map[string]value.Text{}
+	if p := s.doc.ProtocolSettings; p != nil {
+		if p.Method != "" && p.Method != "POST" {
+			return fmt.Errorf("protocolsettings.method: %q is not supported: events are POSTed", p.Method)
+		}
+		for name, text := range p.Headers {
+			http.Headers[name] = value.NewText(text)
+		}
+	}
+	if c := s.doc.Credential; c != nil {
+		if c.Type != "ACCESSTOKEN" || c.AccessToken == "" {
+			return errors.New(`sinkcredential: write {"credentialtype": "ACCESSTOKEN", "accesstoken": "…"}`)
+		}
+		http.Headers["Authorization"] = value.NewText("Bearer " + c.AccessToken)
+	}
+	s.opener = http
+	return nil
+}
+
+// Subscriptions lists the subscriptions by id.
+func (a *App) Subscriptions() []api.Subscription {
+	all := a.current()
+	list := []api.Subscription{}
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[id].doc.Shown())
+	}
+	return list
+}
+
+func (a *App) current() map[string]*subscription {
+	if all := a.subscriptions.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// Subscribe makes a subscription, or replaces the one with that id; that of a new one
+// is chosen here when it is empty. It is durable and in force when it returns.
+func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscription, error) {
+	if doc.ID == "" {
+		doc.ID = strings.ToLower(rand.Text()[:12])
+	}
+	s, err := newSubscription(doc)
+	if err != nil {
+		return doc, &api.BadSubscription{Err: err}
+	}
+	a.change.Lock()
+	defer a.change.Unlock()
+	old := a.current()
+	if most := a.Config().Subscriptions.Max; old[doc.ID] == nil && len(old) >= most {
+		return doc, &api.BadSubscription{Err: fmt.Errorf("there are %d subscriptions already, and subscriptions.max allows no more", len(old))}
+	}
+	next := maps.Clone(old)
+	if next == nil {
+		next = map[string]*subscription{}
+	}
+	next[doc.ID] = s
+	text, err := json.Marshal(keptSubscription{doc, doc.Credential})
+	if err != nil {
+		return doc, err
+	}
+	if err := a.store.PutState(ctx, subscriptionState+doc.ID, text); err != nil {
+		return doc, err
+	}
+	if err := a.bringInto(ctx, next, s.name()); err != nil {
+		var undo []byte
+		if was := old[doc.ID]; was != nil {
+			undo, _ = json.Marshal(keptSubscription{was.doc, was.doc.Credential})
+		}
+		return doc, errors.Join(err, a.store.PutState(ctx, subscriptionState+doc.ID, undo))
+	}
+	a.log.Info("subscribed", "subscription", doc.ID, "sink", s.doc.Sink)
+	return doc.Shown(), nil
+}
+
+// Unsubscribe ends a subscription; what waits for it is discarded, and counted.
+func (a *App) Unsubscribe(ctx context.Context, id string) error {
+	a.change.Lock()
+	defer a.change.Unlock()
+	if a.current()[id] == nil {
+		return fmt.Errorf("subscription %q: %w", id, bus.ErrNotFound)
+	}
+	next := maps.Clone(a.current())
+	delete(next, id)
+	if err := a.store.PutState(ctx, subscriptionState+id, nil); err != nil {
+		return err
+	}
+	a.log.Info("unsubscribed", "subscription", id)
+	return a.bringInto(ctx, next, "")
+}
+
+// RenewSubscription lets a subscription that expires live for as long again.
+func (a *App) RenewSubscription(id string) error {
+	a.change.Lock()
+	defer a.change.Unlock()
+	old := a.current()[id]
+	if old == nil {
+		return fmt.Errorf("subscription %q: %w", id, bus.ErrNotFound)
+	}
+	renewed := *old
+	renewed.seen = time.Now()
+	next := maps.Clone(a.current())
+	next[id] = &renewed
+	a.subscriptions.Store(&next)
+	return nil
+}
+
+// bringInto brings subscriptions into force; fresh names the sink to open.
+func (a *App) bringInto(ctx context.Context, next map[string]*subscription, fresh string) error {
+	if a.stopped {
+		return bus.ErrClosed
+	}
+	ctx = context.WithoutCancel(ctx) // whoever asked may hang up: what is opened lives on
+	table, err := a.tableWith(ctx, a.Config(), map[string]bool{fresh: true}, next)
+	if err != nil {
+		return err
+	}
+	if err := a.bus.Reload(ctx, table); err != nil {
+		return err
+	}
+	a.subscriptions.Store(&next)
+	return nil
+}
+
+// addSubscriptions adds subscriptions to a table. What waits for one that is gone is
+// dropped: nobody is left who could choose.
+func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map[string]bool, all map[string]*subscription) error {
+	private := a.Config().Subscriptions.PrivateSinks
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		s := all[id]
+		spec := dispatch.SinkSpec{Name: s.name(), Options: s.options}
+		if fresh == nil || fresh[s.name()] {
+			var err error
+			spec.Sink, err = s.opener.Open(ctx, sinks.Env{Name: s.name(), Log: a.log.With("sink", s.name()), Guarded: !private})
+			if err != nil {
+				return fmt.Errorf("subscription %s: %w", id, err)
+			}
+		}
+		t.Sinks = append(t.Sinks, spec)
+		t.Routes = append(t.Routes, dispatch.Route{
+			Name: s.name(), Pattern: s.filters.Pattern(), Where: s.filters.Where(), To: []string{s.name()},
+		})
+	}
+	removed := maps.Clone(t.Removed)
+	if removed == nil {
+		removed = map[string]string{}
+	}
+	for _, s := range a.bus.Sinks() {
+		if id, ok := strings.CutPrefix(s.Name, config.SubscriptionPrefix); ok && all[id] == nil {
+			removed[s.Name] = dispatch.RemovedDrop
+		}
+	}
+	t.Removed = removed
+	return nil
+}
+
+// expireEvery is how often subscriptions that expire are looked through.
+const expireEvery = 5 * time.Second
+
+// expireSubscriptions ends those whose holders have not renewed them, until ctx ends.
+func (a *App) expireSubscriptions(ctx context.Context) {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for id, s := range a.current() {
+			if life := time.Duration(s.doc.Expires); life > 0 && time.Since(s.seen) > life {
+				a.log.Info("a subscription was not renewed in time", "subscription", id)
+				if err := a.Unsubscribe(ctx, id); err != nil && !errors.Is(err, bus.ErrNotFound) {
+					a.log.Warn("cannot end a subscription", "subscription", id, "err", err)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package app_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/app/apptest"
+)
+
+// subscribing is a config that lets functions subscribe themselves.
+const subscribing = `
+subscriptions: {private_sinks: true, max: 2}
+sinks: {out: {stdout: {}}}
+rules: {all: {match: {type: [none]}, to: [out]}}
+`
+
+// A subscription is durable when it is answered, keeps its secret to itself, and
+// expands nothing of what a caller wrote.
+func TestSubscriptionIsDurable(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	dir := t.TempDir()
+	n := apptest.Start(t, subscribing, apptest.OnDisk(dir))
+	doc := fmt.Sprintf(`{
+		"types": ["order.created"], "filters": [{"not": {"exact": {"subject": "test"}}}], "sink": %q,
+		"protocolsettings": {"headers": {"X-Custom": "${env:HOME}"}},
+		"sinkcredential": {"credentialtype": "ACCESSTOKEN", "accesstoken": "marker-secret"}
+	}`, f.URL)
+	a := n.Do("POST", "/subscriptions", doc)
+	location := a.Header.Get("Location")
+	if a.Status != http.StatusCreated || !strings.HasPrefix(location, "/subscriptions/") {
+		t.Fatalf("%d %s %s", a.Status, location, a.Body)
+	}
+	if a := n.Do("PUT", "/subscriptions/second", `{"sink": "queue:", "match": {"type": ["order.created"]}}`); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	if a := n.Do("POST", "/subscriptions", doc); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), "subscriptions.max") {
+		t.Errorf("one too many: %d %s", a.Status, a.Body)
+	}
+	n.MustPublish("1", "order.created", "{}")
+	n.MustPublish("2", "order.changed", "{}")
+	apptest.Eventually(t, "it is delivered", func() bool { return len(f.Delivered()) == 1 })
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	n = apptest.Start(t, subscribing, apptest.OnDisk(dir))
+	var one api.Subscription
+	if n.Get(location, &one); one.Sink != f.URL || one.Credential != nil || len(one.Filters) != 1 {
+		t.Errorf("after a restart: %+v", one)
+	}
+	n.MustPublish("3", "order.created", "{}")
+	apptest.Eventually(t, "it is delivered", func() bool { return f.Delivered()["3"] == 1 })
+	for _, r := range f.Requests() {
+		if r.Header.Get("Authorization") != "Bearer marker-secret" || r.Header.Get("X-Custom") != "${env:HOME}" {
+			t.Errorf("the request says %q and %q", r.Header.Get("Authorization"), r.Header.Get("X-Custom"))
+		}
+	}
+	for _, path := range []string{"/subscriptions", location, "/api/v1/sinks", "/metrics"} {
+		if strings.Contains(string(n.Do("GET", path, "").Body), "marker-secret") {
+			t.Errorf("%s shows the secret", path)
+		}
+	}
+	var got struct{ Messages []struct{ Receipt string } }
+	if n.Post("/api/v1/queues/sub.second/receive", `{"max": 10, "wait": "5s"}`, &got); len(got.Messages) != 2 {
+		t.Errorf("%d messages in its queue", len(got.Messages))
+	}
+	for _, m := range got.Messages {
+		n.Post("/api/v1/queues/sub.second/ack", `{"receipts": ["`+m.Receipt+`"]}`, &struct{}{})
+	}
+	n.MustPublish("3b", "order.created", `{}`)
+	if a := n.Do("DELETE", "/subscriptions/second", ""); a.Status != http.StatusNoContent {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if a := n.Do("DELETE", location, ""); a.Status != http.StatusNoContent {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	apptest.Eventually(t, "what waited is discarded", func() bool { b := n.Bus().Balance(); return b.Open() == 0 && b.Lost() == 0 })
+	n.MustPublish("4", "order.created", "{}")
+	apptest.Eventually(t, "nothing is sent any more", func() bool { return n.Bus().Unsettled() == 0 })
+	if f.Delivered()["4"] != 0 {
+		t.Error("delivered after the end of the subscription")
+	}
+	if strings.Contains(n.Logs.String(), "marker-secret") {
+		t.Error("the log shows the secret")
+	}
+}
+
+// What is wrong with a subscription is said, and nothing is changed.
+func TestBadSubscription(t *testing.T) {
+	t.Parallel()
+	n := apptest.Start(t, subscribing)
+	for doc, want := range map[string]string{
+		`{}`:                           "sink: is missing",
+		`{"sink": "nowhere"}`:          "is not an absolute URL",
+		`{"sink": "http://a:b@c/"}`:    "send them as sinkcredential",
+		`{"sink": "http://a", "x": 1}`: "unknown field",
+		`{"sink": "http://a", "filters": [{"like": {}}]}`:                           "is not a dialect",
+		`{"sink": "http://a", "match": {"type": "x"}}`:                              "match:",
+		`{"sink": "http://a", "protocol": "MQTT5"}`:                                 "write HTTP",
+		`{"sink": "http://a", "protocolsettings": {"headers": {"Ce-Id": "1"}}}`:     "is a header of the delivery itself",
+		`{"sink": "http://a", "protocolsettings": {"headers": {"X": "a\r\nB: c"}}}`: "line break",
+		`{"sink": "http://a", "sinkcredential": {"credentialtype": "PLAIN"}}`:       "sinkcredential: write",
+		`{"sink": "queue:", "protocolsettings": {"method": "POST"}}`:                "a queue is fetched from",
+		`{"sink": "http://a", "types": [""]}`:                                       "types: one of them is empty",
+		`{"sink": "http://a", "expires": "soon"}`:                                   "soon",
+	} {
+		if a := n.Do("POST", "/subscriptions", doc); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), want) {
+			t.Errorf("%s: %d %s, want %q", doc, a.Status, a.Body, want)
+		}
+	}
+	if a := n.Do("PUT", "/subscriptions/a.b", `{"sink": "queue:"}`); a.Status != http.StatusBadRequest {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	var all []api.Subscription
+	if n.Get("/subscriptions", &all); len(all) != 0 {
+		t.Errorf("made: %+v", all)
+	}
+}

@@ -1,0 +1,122 @@
+package rules_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"sluice/bus"
+	"sluice/rules"
+)
+
+// holds tells whether filters let an event through.
+func holds(t *testing.T, f rules.Filters, e bus.Event) bool {
+	t.Helper()
+	set, err := rules.Compile([]rules.Rule{{Name: "f", Pattern: f.Pattern()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hits, err := set.MatchEvent(e, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(hits) == 0 {
+		return false
+	}
+	if f.Where() == nil {
+		return true
+	}
+	ok, _ := f.Where().Match(e.CloudEvent()) // an error is no
+	return ok
+}
+
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	e, err := bus.NewEvent([]bus.Attr{
+		{Name: "id", Value: "1"}, {Name: "source", Value: "/shop"}, {Name: "type", Value: "order.created"},
+		{Name: "subject", Value: "eu/100%_'a'.jpg"}, {Name: "tenant", Value: "acme"},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		source  string
+		types   []string
+		filters string
+		want    bool
+	}{
+		{"", nil, `[]`, true},
+		{"/shop", []string{"order.created", "x"}, `[]`, true},
+		{"/other", nil, `[]`, false},
+		{"", []string{"x"}, `[]`, false},
+		{"", nil, `[{"exact": {"type": "order.created", "tenant": "acme"}}]`, true},
+		{"", nil, `[{"exact": {"type": "order.created", "tenant": "other"}}]`, false},
+		{"", nil, `[{"exact": {"missing": "x"}}]`, false},
+		{"", nil, `[{"prefix": {"subject": "eu/"}}, {"suffix": {"subject": ".jpg"}}]`, true},
+		{"", nil, `[{"prefix": {"subject": "eu/"}}, {"suffix": {"subject": ".png"}}]`, false},
+		{"", []string{"order.created"}, `[{"prefix": {"type": "order."}}]`, true},
+		{"", []string{"order.created"}, `[{"prefix": {"type": "invoice."}}]`, false},
+		{"", nil, `[{"not": {"exact": {"tenant": "other"}}}]`, true},
+		{"", nil, `[{"not": {"exact": {"missing": "other"}}}]`, true},
+		{"", nil, `[{"not": {"prefix": {"tenant": "ac"}}}]`, false},
+		{"", nil, `[{"any": [{"exact": {"tenant": "x"}}, {"suffix": {"type": "created"}}]}]`, true},
+		{"", nil, `[{"any": [{"exact": {"missing": "x"}}, {"suffix": {"type": "created"}}]}]`, true},
+		{"", nil, `[{"any": [{"exact": {"tenant": "x"}}]}]`, false},
+		{"", nil, `[{"all": [{"exact": {"tenant": "acme"}}, {"not": {"all": [{"prefix": {"type": "x"}}, {"prefix": {"type": "order"}}]}}]}]`, true},
+		{"", nil, `[{"sql": "tenant LIKE 'a%' AND EXISTS subject"}]`, true},
+		{"", nil, `[{"not": {"sql": "tenant = 'acme'"}}]`, false},
+		{"", nil, `[{"any": [{"suffix": {"subject": "100%_'a'.jpg"}}]}]`, true},
+		{"", nil, `[{"any": [{"suffix": {"subject": "100x_'a'.jpg"}}]}]`, false},
+		{"", nil, `[{"any": [{"suffix": {"subject": "100%x'a'.jpg"}}]}]`, false},
+		{"", nil, `[{"any": [{"exact": {"subject": "eu/100%_'a'.jpg"}}]}]`, true},
+	} {
+		var filters []json.RawMessage
+		if err := json.Unmarshal([]byte(c.filters), &filters); err != nil {
+			t.Fatal(err)
+		}
+		f, err := rules.ParseFilters(nil, c.source, c.types, filters)
+		if err != nil {
+			t.Errorf("%s: %v", c.filters, err)
+			continue
+		}
+		if got := holds(t, f, e); got != c.want {
+			t.Errorf("source %q, types %v, %s: %v; the pattern is %s, where %s", c.source, c.types, c.filters, got, f.Pattern(), f.Where())
+		}
+		// The same beside a pattern, where none of it can be in the pattern.
+		for match, matches := range map[string]bool{`{"tenant": [{"prefix": "ac"}]}`: true, `{"tenant": ["other"]}`: false} {
+			f, err := rules.ParseFilters([]byte(match), c.source, c.types, filters)
+			if err != nil {
+				t.Errorf("%s and %s: %v", match, c.filters, err)
+				continue
+			}
+			if got := holds(t, f, e); got != (c.want && matches) {
+				t.Errorf("%s and source %q, types %v, %s: %v; where is %s", match, c.source, c.types, c.filters, got, f.Where())
+			}
+		}
+	}
+}
+
+func TestFilterErrors(t *testing.T) {
+	t.Parallel()
+	for filters, want := range map[string]string{
+		`[{}]`:                                  "filters[0]: is not an object with one dialect",
+		`["x"]`:                                 "filters[0]: is not an object with one dialect",
+		`[{"exact": {}}, {"any": 1}]`:           "filters[0].exact: is not an object of attributes",
+		`[{"any": []}]`:                         "filters[0].any: is not a list",
+		`[{"any": [{"like": {"type": "x"}}]}]`:  "filters[0].any[0].like: is not a dialect: there are exact",
+		`[{"sql": "foo("}]`:                     "filters[0].sql: at byte",
+		`[{"exact": {"Type": "x"}}]`:            `"Type" is not the name of an attribute`,
+		`[{"all": [{"exact": {"type": ""}}]}]`:  "filters[0].all[0].exact.type: is empty",
+		`[{"not": [{"exact": {"type": "x"}}]}]`: "filters[0].not: is not an object",
+		`[{"exact": {"type": "a\\b"}}]`:         "holds a backslash",
+		strings.Repeat(`[{"any": `, 1) + `[` + strings.Repeat(`{"not": `, 20) + `{"exact": {"type": "x"}}` + strings.Repeat(`}`, 20) + `]}]`: "is nested deeper",
+	} {
+		var raw []json.RawMessage
+		if err := json.Unmarshal([]byte(filters), &raw); err != nil {
+			t.Fatalf("%s: %v", filters, err)
+		}
+		if _, err := rules.ParseFilters(nil, "", nil, raw); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", filters, err, want)
+		}
+	}
+}
