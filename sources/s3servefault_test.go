@@ -542,3 +542,26 @@ func FuzzS3Body(f *testing.F) {
 		}
 	})
 }
+
+// Who asks for an object and does not take it is cut off, and holds no files.
+func TestS3ServeSlowReader(t *testing.T) {
+	t.Parallel()
+	s := serveSettings()
+	s.Serve.Limits.Stall = value.Duration(300 * time.Millisecond)
+	e := serveOn(t, sourcetest.NewHost(t), s, &sourcetest.Publisher{})
+	if err := e.put("k", strings.Repeat("x", 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := e.client().GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Body.Close()
+	if err := e.put("k", "new"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the old file is let go", func() bool { return len(e.files()) == 1 })
+	if n, err := io.Copy(io.Discard, out.Body); err == nil {
+		t.Errorf("%d bytes came to the end", n)
+	}
+}
