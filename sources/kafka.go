@@ -87,8 +87,9 @@ func (s *Kafka) Validate() []value.Fault {
 	m := kafkaMapping{source: s.sourceOf("cluster"), typ: s.Type, contentType: s.ContentType}
 	if _, err := m.event(&kgo.Record{Topic: "topic", Value: []byte("{}")}); err != nil {
 		var attr *bus.AttributeError
-		if key := ""; errors.As(err, &attr) {
-			if key = attr.Name; key == "datacontenttype" {
+		if errors.As(err, &attr) {
+			key := attr.Name
+			if key == "datacontenttype" {
 				key = "content_type"
 			}
 			add(key, "%s", attr.Msg)

@@ -50,6 +50,7 @@ type program struct {
 	cmd    *exec.Cmd
 	log    *lockedBuffer
 	env    []string // more variables
+	out    *os.File // for its standard output; may be nil
 }
 
 // change replaces a part of the config, before the start.
@@ -115,6 +116,9 @@ func (p *program) start() {
 	p.t.Helper()
 	p.cmd = p.command("serve", "--config", p.config, "--log-format", "json")
 	p.cmd.Stderr = p.log
+	if p.out != nil {
+		p.cmd.Stdout = p.out
+	}
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
