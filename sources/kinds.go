@@ -38,6 +38,7 @@ func Kinds() []Kind {
 		{"cron", "Makes an event at set times: AWS and five-field cron, rates and single times, in any time zone.", func() Settings { return NewCron() }},
 		{"http", "Takes CloudEvents over HTTP on a path of its own.", func() Settings { return NewHTTP() }},
 		{"kafka", "Reads topics of Apache Kafka as a member of a consumer group.", func() Settings { return NewKafka() }},
+		{"nats", "Reads a stream of NATS JetStream, or listens to subjects of core NATS.", func() Settings { return NewNATS() }},
 		{"postgres", "Follows the changes of a PostgreSQL database through logical replication.", func() Settings { return NewPostgres() }},
 		{"s3", "Tells what happens to the objects of an S3: by its notifications, by listing a bucket, or as an S3 endpoint itself.", func() Settings { return NewS3() }},
 		{"webhook", "Turns the requests of a sender that proves who it is into events: GitHub, Stripe, Slack and others.", func() Settings { return NewWebhook() }},

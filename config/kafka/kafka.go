@@ -11,10 +11,8 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,13 +48,7 @@ const (
 )
 
 // TLS is an encrypted connection.
-type TLS struct {
-	CA         string `yaml:"ca" doc:"A PEM file with the authorities that may sign the broker's certificate, in place of the system's."`
-	Cert       string `yaml:"cert" doc:"A PEM file with the certificate to show to the broker."`
-	Key        string `yaml:"key" doc:"A PEM file with the key of cert."`
-	ServerName string `yaml:"server_name" doc:"The name in the broker's certificate, where it is not the host in brokers."`
-	Insecure   bool   `yaml:"insecure_skip_verify" doc:"Trust any certificate: whoever is in between can read and change everything. For tests only."`
-}
+type TLS = value.TLS
 
 // Defaults are a connection's defaults.
 func Defaults() Connection { return Connection{ClientID: "sluice"} }
@@ -86,15 +78,7 @@ func (c *Connection) Validate() []value.Fault {
 			add("sasl.password", "is missing: write a reference such as ${env:KAFKA_PASSWORD}")
 		}
 	}
-	if t := c.TLS; t != nil {
-		if (t.Cert == "") != (t.Key == "") {
-			add("tls", "has one of cert and key: give both, or neither")
-		}
-		if t.Insecure && t.CA != "" {
-			add("tls.insecure_skip_verify", "makes ca useless: leave out one of them")
-		}
-	}
-	return faults
+	return append(faults, c.TLS.Validate()...)
 }
 
 func isAddress(broker string) bool {
@@ -131,7 +115,7 @@ func (c *Connection) Options() ([]kgo.Opt, error) {
 	if c.TLS == nil {
 		opts = append(opts, kgo.DialTimeout(dialTimeout))
 	} else {
-		conf, err := c.TLS.config()
+		conf, err := c.TLS.Config()
 		if err != nil {
 			return nil, err
 		}
@@ -171,26 +155,4 @@ func dialTLS(conf *tls.Config) func(context.Context, string, string) (net.Conn, 
 		}
 		return conn, nil
 	}
-}
-
-func (t *TLS) config() (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // only where the operator wrote it
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca: %s holds no certificate in PEM form", t.CA)
-		}
-	}
-	if t.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
 }
