@@ -3,7 +3,6 @@ package sinks
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +19,14 @@ import (
 
 // HTTP are the settings of the http sink.
 type HTTP struct {
-	URL       value.URL             `yaml:"url" doc:"Where events are POSTed to."`
+	URL       value.URL             `yaml:"url" doc:"Where events are POSTed to. With each goes Sluice-Delivery-Id (the same on each attempt), Sluice-Attempt, Sluice-Rule and Sluice-Sink; and, where the sink may take a lease, Sluice-Callback and Sluice-Lease-Token. An answer may have Sluice-Retry: no, Sluice-Retry-At: <RFC 3339> or Retry-After; and with 202 Sluice-Lease: 10m, for a job whose end is told to Sluice-Callback."`
 	Mode      string                `yaml:"mode" doc:"binary: the data as the body and the attributes as headers; structured: all of it as one JSON document."`
 	Headers   map[string]value.Text `yaml:"headers" doc:"More headers for each request. A secret belongs into a reference: ${env:NAME} or ${file:/path}."`
+	Auth      *HTTPAuth             `yaml:"auth" doc:"How the sink proves who it is: one of the keys below."`
+	TLS       *HTTPTLS              `yaml:"tls" doc:"How an https far side is known, and the sink to it (mTLS)."`
+	Sign      *HTTPSign             `yaml:"sign" doc:"Sign each request, so that the far side knows who sent it and that nobody changed it."`
+	Consent   *HTTPConsent          `yaml:"validate" doc:"Ask by OPTIONS whether the far side takes deliveries, before the first one: the abuse protection of CloudEvents web hooks."`
+	KeepWarm  *HTTPWarm             `yaml:"keep_warm" doc:"Keep the function warm while nothing is delivered: a time such as 5m, or a mapping."`
 	MaxAnswer value.Bytes           `yaml:"max_answer" doc:"How much of an answer is read."`
 }
 
@@ -51,9 +55,15 @@ func (s *HTTP) Validate() []value.Fault {
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		if msg := headerFault(name, s.Headers[name].Value()); msg != "" {
 			add("headers."+name, msg)
+		} else if s.Auth != nil && strings.EqualFold(name, "Authorization") {
+			add("headers."+name, "stands beside auth: a request has one proof, write one of the two")
 		}
 	}
-	return faults
+	if s.Auth != nil && !s.URL.IsZero() && s.URL.User != nil {
+		add("url", "has a user in it, and stands beside auth: a request has one proof, write one of the two")
+	}
+	return slices.Concat(faults, under("auth", s.Auth.validate()), under("tls", s.TLS.validate(s.URL)),
+		under("sign", s.Sign.validate()), under("validate", s.Consent.validate()), under("keep_warm", s.KeepWarm.validate()))
 }
 
 // headerFault says why a header cannot be set, never with its value.
@@ -68,6 +78,10 @@ func headerFault(name, text string) string {
 	case key == "Content-Type", key == "Content-Length", key == "Transfer-Encoding", key == "Content-Encoding",
 		key == "Connection", key == "Keep-Alive", key == "Upgrade", key == "Te", key == "Trailer", key == "Expect":
 		return "follows from the event and the connection: leave it out"
+	case key == "Webhook-Id", key == "Webhook-Timestamp", key == "Webhook-Signature":
+		return "is made by sign: {standard: …}: leave it out"
+	case key == headerOrigin, key == headerRate:
+		return "is made by validate: {origin: …}: leave it out"
 	}
 	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
 		return "has a value with a line break or another control character, which no header can have"
@@ -76,22 +90,45 @@ func headerFault(name, text string) string {
 }
 
 // Open is Settings.Open.
-func (s *HTTP) Open(_ context.Context, _ Env) (Sink, error) {
+func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
 	if faults := s.Validate(); len(faults) > 0 {
 		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	}
+	files, err := s.TLS.open(s.URL, env)
+	if err != nil {
+		return nil, err
 	}
 	sink := &httpSink{
 		structured: s.Mode == modeStructured,
 		maxAnswer:  int(s.MaxAnswer),
 		header:     http.Header{"User-Agent": {userAgent()}},
-		transport:  newRoundTripper(s.URL),
+		transport:  newRoundTripper(s.URL, env, files),
+		signer:     newStandardSigner(s.Sign),
+		secrets:    s.secrets(),
+		help:       s.help(),
 	}
-	sink.secrets = s.secrets()
+	if sink.credential, err = s.credential(env); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	s.address(sink)
+	sink.consent = newConsent(s.Consent, func(ctx context.Context, h http.Header) (*http.Response, error) {
+		res, err := sink.bare(ctx, http.MethodOptions, "", h)
+		if err == nil {
+			sink.drain(res)
+		}
+		return res, err
+	})
+	sink.warmer = newWarmer(s.KeepWarm, env, sink.keepWarm(s.KeepWarm))
+	return sink, nil
+}
+
+// address sets what all requests have in common.
+func (s *HTTP) address(sink *httpSink) {
 	target := *s.URL.URL
 	if user := target.User; user != nil {
 		// Not left in the URL, so that no error can print it.
 		password, _ := user.Password()
-		sink.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+		sink.header.Set("Authorization", basicAuth(user.Username(), password))
 		target.User = nil
 	}
 	target.Fragment, target.RawFragment = "", ""
@@ -107,36 +144,44 @@ func (s *HTTP) Open(_ context.Context, _ Env) (Sink, error) {
 		}
 		sink.header.Set(name, text.Value())
 	}
-	return sink, nil
+	if proof := s.Auth.static(); proof != "" {
+		sink.header.Set("Authorization", proof)
+	}
+	if s.Consent != nil {
+		sink.header.Set(headerOrigin, s.Consent.Origin)
+	}
 }
 
 // secrets are the texts that a far side might send back and that must not get
 // into a dead letter: what references stand for, and the password of the URL.
 func (s *HTTP) secrets() [][]byte {
-	var found [][]byte
-	add := func(text string) {
-		// A shorter one would cut up the answer and is no secret anyhow.
-		if len(text) >= 6 {
-			found = append(found, []byte(text))
-		}
-	}
+	found := append(s.Auth.secrets(), s.Sign.secrets()...)
 	for name, text := range s.Headers {
 		if !value.HasReference(text.String()) && !strings.EqualFold(name, "Authorization") {
 			continue
 		}
-		add(text.Value())
+		found = append(found, text.Value())
 		// Of "Bearer x" the x alone must not show either.
 		if words := strings.Fields(text.Value()); len(words) > 1 {
-			add(words[len(words)-1])
+			found = append(found, words[len(words)-1])
 		}
 	}
 	if user := s.URL.User; user != nil {
 		password, _ := user.Password()
-		add(password)
-		add(base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password)))
+		found = append(found, password, strings.TrimPrefix(basicAuth(user.Username(), password), "Basic "))
 	}
-	// The longest first: what is left of a text after a part of it was replaced
-	// would no longer be found.
+	return longest(found)
+}
+
+// longest are the texts that are long enough to be secrets: a shorter one would cut
+// up an answer. The longest come first: what is left of a text after a part of it
+// was replaced would no longer be found.
+func longest(texts []string) (found [][]byte) {
+	for _, text := range texts {
+		if len(text) >= 6 {
+			found = append(found, []byte(text))
+		}
+	}
 	slices.SortFunc(found, func(a, b []byte) int { return len(b) - len(a) })
 	return found
 }
@@ -151,7 +196,12 @@ type httpSink struct {
 	structured bool
 	maxAnswer  int
 	secrets    [][]byte
+	help       string // what to do when it does not take the credentials
 	transport  roundTripper
+	signer     standardSigner // of these, nil is none
+	credential credential
+	consent    *consent
+	warmer     *warmer
 }
 
 // Deliver is Sink.Deliver.
@@ -159,31 +209,12 @@ func (s *httpSink) Deliver(ctx context.Context, d Delivery) error {
 	return s.post(s.newRequest(ctx, d), nil)
 }
 
-// post sends a request, and gives a good answer to read, which may be nil. It
-// returns the error of that, or the one that an answer or its absence means.
-func (s *httpSink) post(req *http.Request, read func(*http.Response) error) error {
-	ctx := req.Context()
-	res, err := s.transport.RoundTrip(req)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %w", cause, err)
-		}
-		err = fmt.Errorf("POST to %s: %w", s.where, s.explain(err))
-		var refused *refusedAddress
-		if errors.As(err, &refused) {
-			return Permanent(err)
-		}
-		return err
-	}
-	return s.verdict(res, read)
-}
-
 // newRequest is one attempt. Bodies are *bytes.Reader, which net/http knows: it
 // writes head and body at once, where a type of our own would cost two writes.
 // A traceparent attribute goes out as ce-traceparent and is never made the
 // traceparent header: that one is for the hop's own trace (CloudEvents
 // Distributed Tracing extension).
-func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
+func (s *httpSink) newRequest(ctx context.Context, d Delivery) *outgoing {
 	req := s.request.WithContext(ctx)
 	h := make(http.Header, len(s.header)+d.Event.NumAttributes()+5)
 	maps.Copy(h, s.header) // the values are shared and never written to
@@ -205,7 +236,7 @@ func (s *httpSink) newRequest(ctx context.Context, d Delivery) *http.Request {
 	}
 	req.Header = h
 	setBody(req, body)
-	return req
+	return &outgoing{req, d.ID, body}
 }
 
 func setBody(req *http.Request, body []byte) {
@@ -236,7 +267,7 @@ func (s *httpSink) verdict(res *http.Response, read func(*http.Response) error) 
 		return nil
 	}
 	answer, _ := io.ReadAll(limited) // as much as there is: the status decides
-	return asked(Answered(res.StatusCode, s.mask(answer)), res.Header, time.Now())
+	return asked(s.answered(res.StatusCode, s.mask(answer)), res.Header, time.Now())
 }
 
 // bodyPatience is how long an answer's body may take once its head is there. The
@@ -257,6 +288,9 @@ func hurry(body io.ReadCloser) (stop func()) {
 func (s *httpSink) mask(answer []byte) []byte {
 	for _, secret := range s.secrets {
 		answer = bytes.ReplaceAll(answer, secret, []byte(value.Stars))
+	}
+	if s.credential != nil {
+		answer = s.credential.mask(answer)
 	}
 	return answer
 }
@@ -297,6 +331,13 @@ func retryAfter(text string, now time.Time) time.Duration {
 
 // Close is io.Closer.
 func (s *httpSink) Close() error {
+	s.warmer.close()
+	if s.consent != nil {
+		s.consent.given.close()
+	}
+	if s.credential != nil {
+		s.credential.close()
+	}
 	s.transport.CloseIdleConnections()
 	return nil
 }

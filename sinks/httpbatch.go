@@ -34,7 +34,7 @@ func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, er
 	return partial(s.mask(answer), ds)
 }
 
-func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *http.Request {
+func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *outgoing {
 	size := 2
 	for i := range ds {
 		size += ds[i].Event.Size() + 128
@@ -55,7 +55,7 @@ func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *http.Request {
 	h["Sluice-Batch"] = []string{strconv.Itoa(len(ds))}
 	req.Header = h
 	setBody(req, body)
-	return req
+	return &outgoing{req, batchID(ds), body}
 }
 
 var errItemFailed = errors.New("the function reported the event as failed")

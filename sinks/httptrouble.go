@@ -28,6 +28,11 @@ func (s *httpSink) explain(err error) error {
 	if uri := s.request.URL.RequestURI(); len(uri) > 1 {
 		text = bytes.ReplaceAll(text, []byte(uri), []byte("/…"))
 	}
+	return explained(text, err)
+}
+
+// explained is err with the text that is to be shown for it.
+func explained(text []byte, err error) error {
 	if len(text) > maxTrouble {
 		text = append(text[:maxTrouble:maxTrouble], "…"...)
 	}
@@ -46,11 +51,13 @@ func advice(err error, text string) string {
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &unknown):
-		return "install the certificate of the authority on this machine, or name its file in SSL_CERT_FILE, and start again"
+		return "name the file of the authority in tls.ca, or install it on this machine or name it in SSL_CERT_FILE and start again"
 	case errors.As(err, &host):
 		return "write a name into the sink's url that the certificate is for, or have one made for this name"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "renew the certificate of the far side, or set the clock of this machine if that is wrong"
+	case strings.Contains(text, "remote error: tls: ") && strings.Contains(text, "certificate"):
+		return "the far side does not take the sink's certificate: check tls.cert and tls.key"
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		return "the far side does not speak TLS: write http:// in the sink's url"
 	case strings.Contains(text, `\x15\x03`): // a TLS alert where an answer should be

@@ -3,6 +3,7 @@ package sinks
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 
 	"sluice/config/value"
 )
@@ -30,9 +31,19 @@ type Settings interface {
 type Env struct {
 	Name string // the name of the sink in the config
 	Log  *slog.Logger
-	// Guarded says that a caller gave the settings and not the operator: the sink may
-	// reach public addresses only.
+	// Guarded says that somebody other than the operator chose the address: the sink
+	// may not reach this machine and private networks, but for Allowed. Nobody
+	// reaches the metadata services of clouds.
 	Guarded bool
+	Allowed []netip.Prefix
+}
+
+// logger is Log, or one that logs nothing.
+func (e Env) logger() *slog.Logger {
+	if e.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return e.Log
 }
 
 // Kinds is the table of every kind of sink. A new kind is one file, one test

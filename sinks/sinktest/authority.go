@@ -80,6 +80,21 @@ func (a *Authority) Server(host string, life time.Duration) *tls.Config {
 	}
 }
 
+// Client is a certificate for a client of that name, and its key, in PEM.
+func (a *Authority) Client(name string) (cert, key []byte) {
+	a.t.Helper()
+	private := newKey(a.t)
+	signed := a.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, a.cert, &private.PublicKey, time.Hour)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed.Raw}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
 // PEM is the authority's own certificate.
 func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})

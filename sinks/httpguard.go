@@ -1,0 +1,94 @@
+package sinks
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+)
+
+// refusedAddress is an address that nothing is delivered to.
+type refusedAddress struct {
+	addr    netip.Addr
+	guarded bool // the sink may not, others may
+}
+
+func (e *refusedAddress) Error() string {
+	if e.guarded {
+		return fmt.Sprintf("%s is an address of this machine or of a private network, which a sink that was added at run time may not reach", e.addr)
+	}
+	return fmt.Sprintf("%s is a link-local or cloud metadata address, and nothing is delivered there", e.addr)
+}
+
+// guard is the net.Dialer.Control of a sink. It runs after name resolution and
+// before each connect, so that no name, and no name that changes its address, leads
+// around it.
+func (e Env) guard(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("not an address: %s", address)
+	}
+	addr := ap.Addr().WithZone("").Unmap()
+	if forbidden(addr) {
+		return &refusedAddress{addr: ap.Addr()}
+	}
+	if e.Guarded && private(addr) && !slices.ContainsFunc(e.Allowed, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return &refusedAddress{ap.Addr(), true}
+	}
+	return nil
+}
+
+// forbidden tells whether an address is link-local or belongs to the metadata
+// service of a cloud, which hands out credentials to whoever asks.
+func forbidden(addr netip.Addr) bool {
+	addr = embedded(addr.WithZone("").Unmap())
+	if addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast() {
+		return true
+	}
+	switch addr.String() {
+	case "100.100.100.200", // Alibaba Cloud
+		"168.63.129.16", // Azure
+		"192.0.0.192":   // Oracle Cloud
+		return true
+	}
+	return within(addr, "fd00:ec2::/32") || // AWS
+		within(addr, "fd20:ce::/32") // Google Cloud
+}
+
+// private tells whether an address is not one of the public internet: loopback,
+// private, multicast, or set aside for something else (RFC 6890 and its
+// successors).
+func private(addr netip.Addr) bool {
+	if addr.Is6() && slices.ContainsFunc([]string{
+		"64:ff9b:1::/48", // NAT64 of a network's own: where the IPv4 address stands is not known
+		"100::/64", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16", "fec0::/10",
+	}, func(prefix string) bool { return within(addr, prefix) }) {
+		return true
+	}
+	addr = embedded(addr)
+	if addr.Is6() {
+		return !within(addr, "2000::/3") // all that is given out; loopback, fc00::/7 and multicast are not
+	}
+	return addr.IsMulticast() || slices.ContainsFunc([]string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+		"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+	}, func(prefix string) bool { return within(addr, prefix) })
+}
+
+func within(addr netip.Addr, prefix string) bool { return netip.MustParsePrefix(prefix).Contains(addr) }
+
+// embedded is the IPv4 address that an IPv6 address stands for in NAT64, 6to4,
+// ISATAP and the old compatible form, or the address itself.
+func embedded(addr netip.Addr) netip.Addr {
+	b := addr.As16()
+	switch {
+	case !addr.Is6() || addr == netip.IPv6Loopback() || addr == netip.IPv6Unspecified():
+		return addr
+	case within(addr, "64:ff9b::/96"), within(addr, "64:ff9b:1::/48"), within(addr, "::/96"),
+		string(b[8:12]) == "\x00\x00\x5e\xfe", string(b[8:12]) == "\x02\x00\x5e\xfe":
+		return netip.AddrFrom4([4]byte(b[12:]))
+	case within(addr, "2002::/16"):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	}
+	return addr
+}

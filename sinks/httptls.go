@@ -1,0 +1,167 @@
+package sinks
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/config/value"
+)
+
+// HTTPTLS says how the far side is known, and how the sink is known to it. The files
+// are read again when they have changed: new connections use what they hold then.
+type HTTPTLS struct {
+	CA         string `yaml:"ca" doc:"The PEM file of the authorities that the far side's certificate may be from, in place of the machine's."`
+	Cert       string `yaml:"cert" doc:"The PEM file of the sink's own certificate, with its chain."`
+	Key        string `yaml:"key" doc:"The PEM file of its key."`
+	ServerName string `yaml:"server_name" doc:"The name that the far side's certificate has to be for, when it is not that of the url."`
+	Insecure   bool   `yaml:"insecure" doc:"Do not check the far side's certificate: anybody on the way can read and change what is delivered. For trying things out."`
+}
+
+func (t *HTTPTLS) validate(to value.URL) []value.Fault {
+	var faults []value.Fault
+	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+	switch {
+	case t == nil:
+		return nil
+	case !to.IsZero() && to.Scheme != "https":
+		add("", "has no meaning for an http:// url: write https://, or leave it out")
+	case (t.Cert == "") != (t.Key == ""):
+		add("cert", "goes together with key: write both, or none")
+	case t.Insecure && (t.CA != "" || t.ServerName != ""):
+		add("insecure", "does not check the certificate, and ca or server_name says how to: write one of the two")
+	}
+	return faults
+}
+
+// tlsFiles is the configuration that the files make.
+type tlsFiles struct {
+	settings HTTPTLS
+	name     string // that the certificate has to be for
+	log      *slog.Logger
+
+	mu     sync.Mutex
+	stamps [3]stamp
+	config *tls.Config
+}
+
+// stamp tells one state of a file from another.
+type stamp struct {
+	size int64
+	at   time.Time
+}
+
+// open reads the files. It is nil for nil settings.
+func (t *HTTPTLS) open(to value.URL, env Env) (*tlsFiles, error) {
+	if t == nil {
+		return nil, nil
+	}
+	f := &tlsFiles{settings: *t, name: t.ServerName, log: env.logger()}
+	if f.name == "" {
+		f.name = to.Hostname()
+	}
+	stamps, err := f.look()
+	if err == nil {
+		f.config, err = f.read()
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.stamps = stamps
+	if t.Insecure {
+		f.log.Warn("the certificate of the far side is not checked, as tls.insecure says: anybody on the way can read and change what is sent, the credentials too",
+			"url", (&url.URL{Scheme: to.Scheme, Host: to.Host}).String())
+	}
+	return f, nil
+}
+
+// look takes the stamps of the files.
+func (f *tlsFiles) look() (stamps [3]stamp, err error) {
+	for i, path := range [3]string{f.settings.CA, f.settings.Cert, f.settings.Key} {
+		if path == "" {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return stamps, fmt.Errorf("tls: %w", err)
+		}
+		stamps[i] = stamp{info.Size(), info.ModTime()}
+	}
+	return stamps, nil
+}
+
+// read makes a configuration of the files.
+func (f *tlsFiles) read() (*tls.Config, error) {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: f.name, NextProtos: []string{"h2", "http/1.1"},
+		InsecureSkipVerify: f.settings.Insecure, //nolint:gosec // written out by the operator, and warned of
+	}
+	if path := f.settings.CA; path != "" {
+		pem, err := os.ReadFile(path) //nolint:gosec // the operator's file
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca: %s holds no certificate in PEM", path)
+		}
+	}
+	if path := f.settings.Cert; path != "" {
+		pair, err := tls.LoadX509KeyPair(path, f.settings.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// current is the configuration that the files make now. Files that cannot be used,
+// as between the change of one and of the next, leave the last one in force.
+func (f *tlsFiles) current() *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stamps, err := f.look()
+	if err == nil && stamps == f.stamps {
+		return f.config
+	}
+	var fresh *tls.Config
+	if err == nil {
+		fresh, err = f.read()
+	}
+	if err != nil {
+		f.log.Warn("the files of tls have changed and cannot be used; what they held before stays in force", "err", err)
+		return f.config
+	}
+	f.config, f.stamps = fresh, stamps
+	return fresh
+}
+
+// handshakeTimeout bounds a TLS handshake.
+const handshakeTimeout = 10 * time.Second
+
+// dial is a dial function of connections with TLS.
+func (f *tlsFiles) dial(below dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := below(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the TLS handshake took too long"))
+		defer cancel()
+		secure := tls.Client(conn, f.current())
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
+}
