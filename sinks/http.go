@@ -111,13 +111,7 @@ func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
 	s.address(sink)
-	sink.consent = newConsent(s.Consent, func(ctx context.Context, h http.Header) (*http.Response, error) {
-		res, err := sink.bare(ctx, http.MethodOptions, "", h)
-		if err == nil {
-			sink.drain(res)
-		}
-		return res, err
-	})
+	sink.consent = newConsent(s.Consent, sink.askConsent)
 	sink.warmer = newWarmer(s.KeepWarm, env, sink.keepWarm(s.KeepWarm))
 	return sink, nil
 }

@@ -33,10 +33,13 @@ var (
 var authModes = map[string]struct {
 	set  func(t *testing.T, s *sinks.HTTP)
 	need func(r *http.Request, body []byte) bool
+	// secrets are what the settings hold that must not show.
+	secrets []string
 }{
 	"bearer": {
 		func(_ *testing.T, s *sinks.HTTP) { s.Auth = &sinks.HTTPAuth{Bearer: value.NewSecret(token)} },
 		func(r *http.Request, _ []byte) bool { return r.Header.Get("Authorization") == "Bearer "+token },
+		[]string{token},
 	},
 	"basic": {
 		func(_ *testing.T, s *sinks.HTTP) {
@@ -46,32 +49,38 @@ var authModes = map[string]struct {
 			user, got, ok := r.BasicAuth()
 			return ok && user == "me" && got == password
 		},
+		[]string{password, "bWU6cGE1NXdvcmQtbWFya2Vy"},
 	},
 	"oauth2": {
 		func(t *testing.T, s *sinks.HTTP) { s.Auth = newIDP(t).auth() },
 		func(r *http.Request, _ []byte) bool {
 			return strings.HasPrefix(r.Header.Get("Authorization"), "Bearer "+token)
 		},
+		[]string{token + "-1", clientSecret},
 	},
 	"sigv4": {
 		func(_ *testing.T, s *sinks.HTTP) { s.Auth = &sinks.HTTPAuth{SigV4: sigV4("execute-api")} },
 		func(r *http.Request, body []byte) bool { return checkSigV4(r, body) == "" },
+		[]string{secretKey},
 	},
 	"sign": {
 		func(_ *testing.T, s *sinks.HTTP) {
 			s.Sign = &sinks.HTTPSign{Standard: value.Secrets{value.NewSecret(hmacSecret), value.NewSecret(privateKey)}}
 		},
 		func(r *http.Request, body []byte) bool { return checkStandard(r.Header, body) == nil },
+		[]string{hmacSecret, strings.TrimPrefix(hmacSecret, "whsec_"), strings.TrimPrefix(privateKey, "whsk_")},
 	},
 	"validate": {
 		func(_ *testing.T, s *sinks.HTTP) { s.Consent = &sinks.HTTPConsent{Origin: "events.example.com"} },
 		func(r *http.Request, _ []byte) bool {
 			return r.Header.Get("WebHook-Request-Origin") == "events.example.com"
 		},
+		nil,
 	},
 	"keep warm": {
 		func(_ *testing.T, s *sinks.HTTP) { s.KeepWarm = &sinks.HTTPWarm{Every: value.Duration(time.Hour)} },
 		func(*http.Request, []byte) bool { return true },
+		nil,
 	},
 }
 
@@ -104,10 +113,14 @@ func TestHTTPAuth(t *testing.T) {
 				s := sinks.NewHTTP()
 				s.URL = parse(t, srv.URL+"/fn?b=2&a=1")
 				mode.set(t, s)
+				sink := open(t, s)
+				if !sinks.Fast(sink) {
+					t.Error("the fast way is not taken")
+				}
 				return &sinktest.Subject{
-					Sink: open(t, s), Received: f.got, Hang: func() { f.hang.Store(true) },
+					Sink: sink, Received: f.got, Hang: func() { f.hang.Store(true) },
 					Answer: func(a sinktest.Answer) { f.answer.Store(&a) }, Carries: true,
-					Secrets: []string{password, token, clientSecret, secretKey, strings.TrimPrefix(hmacSecret, "whsec_"), strings.TrimPrefix(privateKey, "whsk_")},
+					Secrets: mode.secrets, Renews: name == "oauth2",
 				}
 			})
 		})
@@ -282,6 +295,9 @@ func TestHTTPMutualTLS(t *testing.T) {
 		t.Error(err)
 	}
 
+	if _, err := s.Open(t.Context(), sinks.Env{Guarded: true}); err == nil || !strings.Contains(err.Error(), "file of this machine") {
+		t.Errorf("a sink that was added at run time reads files: %v", err)
+	}
 	s.TLS = &sinks.HTTPTLS{CA: filepath.Join(dir, "none.pem")}
 	if _, err := s.Open(t.Context(), sinks.Env{}); err == nil || !strings.Contains(err.Error(), "none.pem") {
 		t.Errorf("a missing file reads %v", err)
@@ -300,7 +316,7 @@ func TestHTTPInsecure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sink.(io.Closer).Close() //nolint:errcheck // it has nothing to say
+	defer sink.(io.Closer).Close()
 	if err := sink.Deliver(t.Context(), testDelivery(t, "json")); err != nil {
 		t.Error(err)
 	}

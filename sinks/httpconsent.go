@@ -62,15 +62,18 @@ const (
 // consent is the far side's word that it takes deliveries.
 type consent struct {
 	settings HTTPConsent
-	ask      func(ctx context.Context, header http.Header) (*http.Response, error) // the answer's body was read
+	ask      question
 	given    shared[*given]
 	limit    *rate.Limiter // lives on from one word to the next
 }
 
+// question asks by OPTIONS, with a header besides the sink's own.
+type question = func(ctx context.Context, header http.Header) (status int, answer http.Header, err error)
+
 // given is one such word.
 type given struct{ perMinute int64 } // 0: no limit
 
-func newConsent(s *HTTPConsent, ask func(context.Context, http.Header) (*http.Response, error)) *consent {
+func newConsent(s *HTTPConsent, ask question) *consent {
 	if s == nil {
 		return nil
 	}
@@ -120,11 +123,11 @@ func (c *consent) fetch(ctx context.Context) (*given, time.Duration, error) {
 	if wanted > 0 {
 		header[headerRate] = []string{strconv.FormatInt(wanted, 10)}
 	}
-	res, err := c.ask(ctx, header)
+	status, answer, err := c.ask(ctx, header)
 	if err != nil {
 		return nil, 0, err
 	}
-	g, err := c.read(res)
+	g, err := c.read(status, answer)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -140,19 +143,19 @@ func (c *consent) fetch(ctx context.Context) (*given, time.Duration, error) {
 }
 
 // read takes the answer for a yes or a no.
-func (c *consent) read(res *http.Response) (*given, error) {
-	switch status := res.StatusCode; {
+func (c *consent) read(status int, answer http.Header) (*given, error) {
+	switch {
 	case status == http.StatusGone:
 		return nil, Answered(status, nil)
 	case status < 200 || status >= 300:
-		return nil, asked(fmt.Errorf("the far side answered %d to OPTIONS, and gives no consent", status), res.Header, time.Now())
+		return nil, asked(fmt.Errorf("the far side answered %d to OPTIONS, and gives no consent", status), answer, time.Now())
 	}
-	origin := res.Header.Get(headerAllowed)
+	origin := answer.Get(headerAllowed)
 	if origin != "*" && !strings.EqualFold(origin, c.settings.Origin) {
 		return nil, fmt.Errorf("the far side gives no consent: the answer to OPTIONS has no WebHook-Allowed-Origin: %s; let it allow this origin, or leave out validate", c.settings.Origin)
 	}
 	g := &given{c.settings.perMinute()}
-	if text := strings.TrimSpace(res.Header.Get(headerAllowedRate)); text != "" && text != "*" {
+	if text := strings.TrimSpace(answer.Get(headerAllowedRate)); text != "" && text != "*" {
 		allowed, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || allowed < 1 {
 			return nil, errors.New("the far side gives no consent that can be read: WebHook-Allowed-Rate is neither a number above 0 nor *")

@@ -1,6 +1,7 @@
 package sinks_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/config/value"
 	"sluice/sinks"
@@ -140,9 +142,10 @@ func TestHTTPOAuth2Revoked(t *testing.T) {
 	}
 	accept(2)
 	var wg sync.WaitGroup
-	for range 16 {
+	for i := range 16 {
 		wg.Go(func() {
-			if err := deliver(); err != nil {
+			// A large one goes another way.
+			if err := sink.Deliver(t.Context(), testDelivery(t, []string{"json", "large"}[i%2])); err != nil {
 				t.Error(err)
 			}
 		})
@@ -166,6 +169,57 @@ func TestHTTPOAuth2Revoked(t *testing.T) {
 	}
 	if n, sent := p.asked.Load(), requests.Load()-before; n != 3 || sent != 4 {
 		t.Errorf("%d tokens and %d requests, want 3 and 4", n, sent)
+	}
+}
+
+// TestHTTPOAuth2Expires: another token comes before the first has expired.
+func TestHTTPOAuth2Expires(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	p.life.Store(1)
+	got := make(chan string, 1)
+	sink := serve(t, func(s *sinks.HTTP) { s.Auth = p.auth() }, func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Get("Authorization") })
+	for n := range 2 {
+		if err := sink.Deliver(t.Context(), testDelivery(t, "json")); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("Bearer %s-%d", token, n+1); <-got != want {
+			t.Errorf("delivery %d has another token", n)
+		}
+		<-time.After(950 * time.Millisecond)
+	}
+}
+
+// TestHTTPOAuth2Hangs: an identity provider that never answers holds an attempt no
+// longer than its own time, and Close not at all.
+func TestHTTPOAuth2Hangs(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	over := make(chan struct{})
+	handle := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over })
+	p.handle.Store(&handle)
+	defer close(over)
+	var sent atomic.Int64
+	s := sinks.NewHTTP()
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { sent.Add(1) }))
+	t.Cleanup(srv.Close)
+	s.URL, s.Auth = parse(t, srv.URL), p.auth()
+	sink, err := s.Open(t.Context(), sinks.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	err = sink.Deliver(ctx, testDelivery(t, "json"))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "getting a token") {
+		t.Error(err)
+	}
+	if err := sink.(io.Closer).Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 5*time.Second || sent.Load() > 0 {
+		t.Errorf("it took %v, and %d requests went out", took, sent.Load())
 	}
 }
 

@@ -74,6 +74,7 @@ func (s *httpSink) send(o *outgoing) (*http.Response, error) {
 			return res, nil
 		}
 		s.drain(res)
+		o.Request = o.Clone(o.Context()) // what the transport still holds stays as it is
 		setBody(o.Request, o.body)
 	}
 }
@@ -91,6 +92,16 @@ func (s *httpSink) bare(ctx context.Context, method, path string, header http.He
 	maps.Copy(req.Header, header)
 	setBody(req, nil)
 	return s.send(&outgoing{Request: req})
+}
+
+// askConsent is the question of consent.
+func (s *httpSink) askConsent(ctx context.Context, header http.Header) (status int, answer http.Header, err error) {
+	res, err := s.bare(ctx, http.MethodOptions, "", header)
+	if err != nil {
+		return 0, nil, err
+	}
+	s.drain(res)
+	return res.StatusCode, res.Header, nil
 }
 
 // drain reads what is left of a short answer, so that its connection is fit for the

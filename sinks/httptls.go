@@ -64,6 +64,9 @@ func (t *HTTPTLS) open(to value.URL, env Env) (*tlsFiles, error) {
 	if t == nil {
 		return nil, nil
 	}
+	if env.Guarded && t.CA+t.Cert+t.Key != "" {
+		return nil, errors.New("tls: names a file of this machine, which a sink that was added at run time may not")
+	}
 	f := &tlsFiles{settings: *t, name: t.ServerName, log: env.logger()}
 	if f.name == "" {
 		f.name = to.Hostname()

@@ -54,6 +54,9 @@ type Subject struct {
 	KeepsKinds bool
 	// OneLine tells that the far side sees the line breaks of JSON data as spaces.
 	OneLine bool
+	// Renews tells that an answer 401 makes the sink send once more, with credentials
+	// that it got anew.
+	Renews bool
 	// Secrets are texts in the settings that no error may show.
 	Secrets []string
 }
@@ -247,6 +250,9 @@ func testVerdicts(t *testing.T, s *Subject) {
 		s.Answer(Answer{Status: status, Body: body})
 		err := s.Sink.Deliver(t.Context(), one(t))
 		s.next(t)
+		if status == 401 && s.Renews {
+			s.next(t)
+		}
 		if status < 300 {
 			if err != nil {
 				t.Errorf("%d: %v", status, err)
