@@ -32,7 +32,7 @@ func (e Env) guard(_, address string, _ syscall.RawConn) error {
 	if forbidden(addr) {
 		return &refusedAddress{addr: ap.Addr()}
 	}
-	if e.Guarded && private(addr) && !slices.ContainsFunc(e.Allowed, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+	if e.Guarded && private(addr) {
 		return &refusedAddress{ap.Addr(), true}
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,18 +291,16 @@ func TestHTTPOAuth2Guarded(t *testing.T) {
 	p := newIDP(t)
 	s := sinks.NewHTTP()
 	s.URL, s.Auth = parse(t, "https://8.8.8.8/"), p.auth()
-	for _, env := range []sinks.Env{{Guarded: true}, {Guarded: true, Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}} {
-		sink, err := s.Open(t.Context(), env)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = sink.Deliver(t.Context(), testDelivery(t, "json"))
-		var e *sinks.Error
-		if !errors.As(err, &e) || !e.Permanent || !strings.Contains(err.Error(), "127.0.0.1") || p.asked.Load() != 0 {
-			t.Errorf("%v, and the provider was asked %d times", err, p.asked.Load())
-		}
-		if err := sink.(io.Closer).Close(); err != nil {
-			t.Error(err)
-		}
+	sink, err := s.Open(t.Context(), sinks.Env{Guarded: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = sink.Deliver(t.Context(), testDelivery(t, "json"))
+	var e *sinks.Error
+	if !errors.As(err, &e) || !e.Permanent || !strings.Contains(err.Error(), "127.0.0.1") || p.asked.Load() != 0 {
+		t.Errorf("%v, and the provider was asked %d times", err, p.asked.Load())
+	}
+	if err := sink.(io.Closer).Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,7 +3,6 @@ package sinks
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 
 	"sluice/config/value"
 )
@@ -31,11 +30,9 @@ type Settings interface {
 type Env struct {
 	Name string // the name of the sink in the config
 	Log  *slog.Logger
-	// Guarded says that somebody other than the operator chose the address: the sink
-	// may not reach this machine and private networks, but for Allowed. Nobody
-	// reaches the metadata services of clouds.
+	// Guarded says that a caller gave the settings and not the operator: the sink may
+	// reach public addresses only, and name no file of this machine.
 	Guarded bool
-	Allowed []netip.Prefix
 }
 
 // logger is Log, or one that logs nothing.
