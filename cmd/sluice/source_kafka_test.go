@@ -37,8 +37,11 @@ func newKafkaWriter(k *kafkaServer, size int) *kafkaWriter {
 	)}
 }
 
-// write writes n records and waits until the broker has them.
+// write writes n records and waits until the broker has them, or for so long that
+// it never will.
 func (w *kafkaWriter) write(ctx context.Context, n int) {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
 	for i := range n {
 		p := int32(i % 6)
 		value := fmt.Appendf(nil, `{"n": %d, "fill": %q}`, i, strings.Repeat("x", w.size))
