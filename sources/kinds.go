@@ -41,6 +41,7 @@ func Kinds() []Kind {
 		{"nats", "Reads a stream of NATS JetStream, or listens to subjects of core NATS.", func() Settings { return NewNATS() }},
 		{"postgres", "Follows the changes of a PostgreSQL database through logical replication.", func() Settings { return NewPostgres() }},
 		{"s3", "Tells what happens to the objects of an S3: by its notifications, by listing a bucket, or as an S3 endpoint itself.", func() Settings { return NewS3() }},
+		{"sqs", "Takes the messages of a queue of Amazon SQS, or of a server with its API.", func() Settings { return NewSQS() }},
 		{"webhook", "Turns the requests of a sender that proves who it is into events: GitHub, Stripe, Slack and others.", func() Settings { return NewWebhook() }},
 	}
 }

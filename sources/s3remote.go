@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 
+	own "sluice/config/aws"
 	"sluice/config/value"
 )
 
@@ -99,7 +98,7 @@ func (r *S3Remote) client(ctx context.Context, maxAnswer int64) (*s3.Client, err
 		return nil, fmt.Errorf("the settings of AWS in the environment or in ~/.aws: %w", err)
 	}
 	return s3.NewFromConfig(cfg, func(o *s3.Options) {
-		o.HTTPClient = answerLimit{cfg.HTTPClient, maxAnswer}
+		o.HTTPClient = own.LimitAnswers(cfg.HTTPClient, maxAnswer)
 		o.UsePathStyle = !r.Endpoint.IsZero()
 		if r.PathStyle != nil {
 			o.UsePathStyle = *r.PathStyle
@@ -154,23 +153,4 @@ func s3Hint(code string) string {
 		return "the S3 wants fewer requests: raise every"
 	}
 	return ""
-}
-
-// answerLimit is a client whose answers end after max bytes: what comes from another
-// server is not to fill the memory.
-type answerLimit struct {
-	aws.HTTPClient
-	max int64
-}
-
-// Do is aws.HTTPClient.
-func (c answerLimit) Do(r *http.Request) (*http.Response, error) {
-	res, err := c.HTTPClient.Do(r)
-	if err == nil && c.max > 0 {
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(res.Body, c.max), res.Body}
-	}
-	return res, err
 }
