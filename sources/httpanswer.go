@@ -49,6 +49,29 @@ type item struct {
 	outcome Outcome
 }
 
+// appendJSON appends what encoding/json makes of the item.
+func (it *item) appendJSON(dst []byte) []byte {
+	dst = strconv.AppendInt(append(dst, `{"index":`...), int64(it.Index), 10)
+	text := func(name, value string) {
+		if value != "" {
+			dst = append(append(append(dst, `,"`...), name...), `":`...)
+			dst = gjson.AppendJSONString(dst, value)
+		}
+	}
+	text("id", it.ID)
+	dst = strconv.AppendBool(append(dst, `,"ok":`...), it.OK)
+	text("position", it.Position)
+	if it.Deduplicated {
+		dst = append(dst, `,"deduplicated":true`...)
+	}
+	if it.Status != 0 {
+		dst = strconv.AppendInt(append(dst, `,"status":`...), int64(it.Status), 10)
+	}
+	text("error", it.Error)
+	text("attribute", it.Attribute)
+	return append(dst, '}')
+}
+
 func (it *item) fault(p *problem) {
 	it.OK, it.Status, it.Error, it.Attribute, it.outcome = false, p.Status, p.Detail, p.Attribute, p.outcome
 	if p.id != "" {
@@ -180,18 +203,17 @@ func (b *batch) answer(w http.ResponseWriter) {
 	if rejected > 0 {
 		status = http.StatusMultiStatus
 	}
-	items := b.items
-	if items == nil {
-		items = []item{}
+	// By hand, like appendAccepted: encoding/json costs a twentieth of a batch.
+	body := make([]byte, 0, 64+96*len(b.items))
+	body = strconv.AppendInt(append(body, `{"accepted":`...), int64(taken), 10)
+	body = strconv.AppendInt(append(body, `,"rejected":`...), int64(rejected), 10)
+	body = append(body, `,"events":[`...)
+	for i := range b.items {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = b.items[i].appendJSON(body)
 	}
-	body, err := json.Marshal(struct {
-		Accepted int    `json:"accepted"`
-		Rejected int    `json:"rejected"`
-		Events   []item `json:"events"`
-	}{taken, rejected, items})
-	if err != nil {
-		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
-	}
+	body = append(body, "]}"...)
 	writeJSON(w, "application/json", status, body)
 }

@@ -6,12 +6,15 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 )
 
-// firstRead is how much is allocated on the word of a Content-Length alone.
-const firstRead = 64 << 10
+const (
+	// firstRead is how much is allocated on the word of a Content-Length alone.
+	firstRead = 64 << 10
+	// wholeAfter is how much more than what has come is allocated on it then.
+	wholeAfter = 3
+)
 
 // incoming is a request body that has to arrive in time. Without that, a few
 // thousand clients that send a byte a minute hold as many connections and buffers.
@@ -64,12 +67,20 @@ func (in *incoming) read(limit int64) ([]byte, error) {
 	case length > limit:
 		return nil, &tooLarge{int(limit)}
 	}
-	size := int64(4 << 10)
-	if length > 0 {
-		size = min(length, firstRead)
-	}
 	from := http.MaxBytesReader(in.w, in.r.Body, limit)
-	body := make([]byte, 0, size)
+	var body []byte
+	switch {
+	case length < 0:
+		body = make([]byte, 0, 4<<10)
+	case length <= firstRead:
+		body = make([]byte, 0, length)
+	default:
+		// What comes first goes into a borrowed buffer: the body gets memory of its own,
+		// all of it at once, when so much of it has come.
+		borrowed := in.h.firsts.Get().(*[firstRead]byte)
+		defer in.h.firsts.Put(borrowed)
+		body = borrowed[:0]
+	}
 	for int64(len(body)) != length {
 		if len(body) == cap(body) {
 			body = grow(body, length)
@@ -89,14 +100,15 @@ func (in *incoming) read(limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// grow makes room for more of a body of that length, or of unknown length when it
-// is negative.
+// grow makes room for the rest of a body of that length, or for more of one of
+// unknown length when it is negative. A sender that claims a length has sent a part
+// of it by then: at most wholeAfter times as much is allocated on its word.
 func grow(body []byte, length int64) []byte {
 	more := 3 * len(body)
 	if length >= 0 {
-		more = min(more, int(length)-len(body))
+		more = min(wholeAfter*len(body), int(length)-len(body))
 	}
-	return slices.Grow(body, more)
+	return append(make([]byte, 0, len(body)+more), body...)
 }
 
 func readFault(err error) error {

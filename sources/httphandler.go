@@ -48,6 +48,7 @@ func newHandler(pub bus.Publisher, opts HandlerOptions) *handler {
 		h.now = time.Now
 	}
 	h.buffers.New = func() any { return new([]byte) }
+	h.firsts.New = func() any { return new([firstRead]byte) }
 	return h
 }
 
@@ -59,6 +60,7 @@ type handler struct {
 	set     []bus.Attr
 	await   func(bus.Event) (<-chan bus.Event, func())
 	buffers sync.Pool // *[]byte, for answers
+	firsts  sync.Pool // *[firstRead]byte, for the beginnings of long bodies
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

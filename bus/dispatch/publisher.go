@@ -30,6 +30,9 @@ func (d *Dispatcher) Publisher(source string) bus.Publisher {
 	}
 }
 
+// recordSlack is about what the form of a record adds to the size of its event.
+const recordSlack = 48
+
 // call is one Publish that waits for its records.
 type call struct {
 	results []bus.Result
@@ -46,6 +49,11 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 	}
 	c := &call{results: make([]bus.Result, len(events)), left: len(events), done: make(chan struct{})}
 	writes := make([]write, 0, len(events))
+	size := 0
+	for i := range events {
+		size += events[i].Size() + recordSlack
+	}
+	records := make([]byte, 0, size) // one piece for all of them
 	for i := range events {
 		store := func(pos bus.Position, _ int, err error) { p.stored(c, i, pos, err) }
 		if p.d.dedup != nil {
@@ -53,7 +61,9 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 				continue
 			}
 		}
-		w := write{record: events[i].AppendRecord(make([]byte, 0, events[i].Size()+16)), done: store}
+		from := len(records)
+		records = events[i].AppendRecord(records)
+		w := write{record: records[from:len(records):len(records)], done: store}
 		if len(events) > 1 {
 			w.skip = c.broken
 		}

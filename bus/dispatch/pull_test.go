@@ -291,7 +291,9 @@ func TestQueueConsumers(t *testing.T) {
 		store := memlog.New(memlog.Options{})
 		var mu sync.Mutex
 		acked := map[string]int{}
-		table := func() dispatch.Table { return one(t, queueSpec(t, "q", func(q *sinks.Queue) { q.MaxReceives = 0 }, nil)) }
+		table := func() dispatch.Table {
+			return one(t, queueSpec(t, "q", func(q *sinks.Queue) { q.MaxReceives = 0 }, nil))
+		}
 		d := start(t, store, table())
 		d.publish(names("e", messages)...)
 		for life := range 4 {
