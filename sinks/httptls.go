@@ -3,7 +3,6 @@ package sinks
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -103,28 +102,12 @@ func (f *tlsFiles) look() (stamps [3]stamp, err error) {
 
 // read makes a configuration of the files.
 func (f *tlsFiles) read() (*tls.Config, error) {
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: f.name, NextProtos: []string{"h2", "http/1.1"},
-		InsecureSkipVerify: f.settings.Insecure, //nolint:gosec // written out by the operator, and warned of
+	s := value.TLS{CA: f.settings.CA, Cert: f.settings.Cert, Key: f.settings.Key, ServerName: f.name, Insecure: f.settings.Insecure}
+	c, err := s.Config()
+	if err == nil {
+		c.NextProtos = []string{"h2", "http/1.1"}
 	}
-	if path := f.settings.CA; path != "" {
-		pem, err := os.ReadFile(path) //nolint:gosec // the operator's file
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca: %s holds no certificate in PEM", path)
-		}
-	}
-	if path := f.settings.Cert; path != "" {
-		pair, err := tls.LoadX509KeyPair(path, f.settings.Key)
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
+	return c, err
 }
 
 // current is the configuration that the files make now. Files that cannot be used,
