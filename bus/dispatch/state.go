@@ -66,10 +66,12 @@ func (d *Dispatcher) commit(ctx context.Context) error {
 	return nil
 }
 
-// commitEvery is how often the ledgers are saved, and commitShare the share of
-// the time that saving them may take.
+// commitEvery is how often the ledgers are saved. When saving them takes long, it
+// may take a commitShare-th of the time, but what a crash repeats is never more
+// than that of commitMost.
 const (
 	commitEvery = 50 * time.Millisecond
+	commitMost  = time.Second
 	commitShare = 20
 )
 
@@ -89,7 +91,7 @@ func (d *Dispatcher) keepState(ctx context.Context) {
 			wait = time.Second
 			continue
 		}
-		wait = max(commitEvery, commitShare*time.Since(start))
+		wait = min(max(commitEvery, commitShare*time.Since(start)), commitMost)
 	}
 }
 
