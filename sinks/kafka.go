@@ -145,7 +145,7 @@ func (s *Kafka) Open(_ context.Context, _ Env) (Sink, error) {
 type kafkaSink struct {
 	client     *kgo.Client
 	watch      *kafka.Watch
-	topic      topicTemplate
+	topic      nameTemplate
 	key        func(bus.Event) string
 	headers    []kgo.RecordHeader
 	structured bool
@@ -160,7 +160,12 @@ func (s *kafkaSink) Deliver(ctx context.Context, d Delivery) error {
 // DeliverBatch is BatchSink.DeliverBatch. Each record has its own fate; records of
 // one partition are written in order.
 func (s *kafkaSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
-	failed := s.write(ctx, ds)
+	return together(s.write(ctx, ds))
+}
+
+// together is the result of a batch: one error when the far side has none of it and
+// may take all of it later.
+func together(failed []error) ([]error, error) {
 	for _, err := range failed {
 		var e *Error
 		if err == nil || errors.As(err, &e) && e.Permanent {

@@ -1,0 +1,134 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"sluice/config/nats"
+)
+
+// natsConn is one connection of a nats sink.
+type natsConn struct {
+	nc    *natsgo.Conn
+	js    jetstream.JetStream
+	watch *nats.Watch
+}
+
+// store publishes messages to streams, and fills errs. A message that is nil is left
+// out. One that is published again has the same id: the stream drops it.
+func (c *natsConn) store(ctx context.Context, msgs []*natsgo.Msg, errs []error, stream string) {
+	before := c.watch.State()
+	var opts []jetstream.PublishOpt
+	if stream != "" {
+		opts = append(opts, jetstream.WithExpectStream(stream))
+	}
+	acks := make([]jetstream.PubAckFuture, len(msgs))
+	for i, m := range msgs {
+		switch {
+		case m == nil:
+		case deaf(before.Denied):
+			errs[i] = before.Denied
+		default:
+			acks[i], errs[i] = c.js.PublishMsgAsync(m, opts...)
+		}
+	}
+	for i, ack := range acks {
+		if ack != nil {
+			errs[i] = c.wait(ctx, ack, msgs[i].Subject, before)
+		}
+	}
+}
+
+// wait is what becomes of one message.
+func (c *natsConn) wait(ctx context.Context, ack jetstream.PubAckFuture, subject string, before nats.State) error {
+	for state := before; ; {
+		select {
+		case <-ack.Ok():
+			return nil
+		case err := <-ack.Err():
+			return c.missing(ctx, subject, err)
+		case <-ctx.Done():
+			return fmt.Errorf("the stream has not said that it has the message: %w", context.Cause(ctx))
+		case <-state.Changed:
+			// What is not allowed is told to the connection, and not to who waits.
+			state = c.watch.State()
+			if state.Denied != before.Denied && forbids(state.Denied, subject) || deaf(state.Denied) { //nolint:errorlint // whether there is another
+				return state.Denied
+			}
+			if state.Err != nil {
+				return state.Err
+			}
+		}
+	}
+}
+
+// missing tells a subject that no stream has from a stream that does not answer.
+func (c *natsConn) missing(ctx context.Context, subject string, err error) error {
+	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, natsAsk)
+	defer cancel()
+	stream, asked := c.js.StreamNameBySubject(ctx, subject)
+	switch {
+	case asked == nil:
+		return fmt.Errorf("the stream %s, which has the subject %s, does not answer", stream, subject)
+	case errors.Is(asked, jetstream.ErrStreamNotFound):
+		return &noStream{subject}
+	case errors.Is(asked, natsgo.ErrNoResponders):
+		return fmt.Errorf("JetStream does not answer: wait for it, check that it is enabled, or write jetstream: false: %w", asked)
+	}
+	return fmt.Errorf("nothing answers for the subject %s: %w", subject, asked)
+}
+
+// noStream is a subject that no stream has.
+type noStream struct{ subject string }
+
+func (e *noStream) Error() string {
+	return fmt.Sprintf("no stream has the subject %s: create one that does, check the subject, or write jetstream: false", e.subject)
+}
+
+// flush publishes messages to core NATS, and fills errs: nil once the server has them.
+func (c *natsConn) flush(ctx context.Context, msgs []*natsgo.Msg, errs []error) {
+	before := c.nc.LastError()
+	sent := make([]*natsgo.Msg, len(msgs))
+	for i, m := range msgs {
+		if m != nil {
+			if errs[i] = c.nc.PublishMsg(m); errs[i] == nil {
+				sent[i] = m
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, natsAckWait)
+	defer cancel()
+	err := c.nc.FlushWithContext(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("the server has not said that it has the message: %w", context.Cause(ctx))
+	}
+	// What is not allowed is said before the answer to the flush.
+	denied := c.nc.LastError()
+	for i, m := range sent {
+		switch {
+		case m == nil:
+		case err != nil:
+			errs[i] = err
+		case denied != before && errors.Is(denied, natsgo.ErrPermissionViolation) && forbids(denied, m.Subject): //nolint:errorlint // whether there is another
+			errs[i] = denied
+		}
+	}
+}
+
+// forbids tells whether a violation is about publishing to a subject.
+func forbids(violation error, subject string) bool {
+	return violation != nil && strings.Contains(strings.ToLower(violation.Error()), strings.ToLower(fmt.Sprintf("publish to %q", subject)))
+}
+
+// deaf tells whether a violation is about the inbox that acknowledgements come to.
+func deaf(violation error) bool {
+	return violation != nil && strings.Contains(strings.ToLower(violation.Error()), `subscription to "`)
+}
