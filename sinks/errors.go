@@ -20,6 +20,18 @@ func (e *Error) Error() string { return e.Err.Error() }
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// The attribute HopsAttribute counts how many times an event was handed on: by the
+// reply of a sink, and from one bus to another. More than MaxHops is a loop. AWS
+// Lambda stops a function that calls itself after as many.
+const (
+	HopsAttribute = "sluicehops"
+	MaxHops       = 16
+)
+
+// ErrLoop is in the error of a delivery that would hand an event on once more than
+// MaxHops: the dead letter says so as its reason.
+var ErrLoop = errors.New("a loop")
+
 // Permanent marks err as final: the delivery goes to the dead letters at once.
 // Permanent(nil) is nil.
 func Permanent(err error) error {

@@ -52,6 +52,7 @@ func Kinds() []Kind {
 		{"kafka", "Writes each event as a record of an Apache Kafka topic.", func() Settings { return NewKafka() }},
 		{"nats", "Publishes each event to a stream of NATS JetStream, or to a subject of core NATS.", func() Settings { return NewNATS() }},
 		{"queue", "Keeps events in the bus until consumers fetch and acknowledge them.", func() Settings { return NewQueue() }},
+		{"sluice", "Hands each event on to another Sluice, which says when it is durable there.", func() Settings { return NewSluice() }},
 		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }},
 	}
 }

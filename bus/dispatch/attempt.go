@@ -105,7 +105,7 @@ func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err er
 		l.lastErr, l.lastErrAt = err.Error(), now
 	}
 	h := healthOf(verdict, a)
-	if conf.retired { // it says nothing about the sink as it is now
+	if conf.retired || verdict == Looped { // it says nothing about the sink as it is now
 		l.mu.Unlock()
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -21,7 +20,7 @@ import (
 // The extension attributes of replies.
 const (
 	// HopsAttribute counts how many sinks an event came through by their replies.
-	HopsAttribute = "sluicehops"
+	HopsAttribute = sinks.HopsAttribute
 	// CauseAttribute is the id of the event that the reply answers.
 	CauseAttribute = "causationid"
 	// CorrelationAttribute is the id of the event that began it all.
@@ -29,8 +28,8 @@ const (
 )
 
 // MaxHops is how many sinks an event may come through by their replies: beyond it
-// is a loop. AWS Lambda stops a function that calls itself after as many.
-const MaxHops = 16
+// is a loop.
+const MaxHops = sinks.MaxHops
 
 // ReplySource is the label of replies among the sources. No source can be called so.
 const ReplySource = "(reply)"
@@ -42,7 +41,7 @@ const (
 )
 
 // errLoop is a reply that came through too many sinks.
-var errLoop = errors.New("a loop")
+var errLoop = sinks.ErrLoop
 
 // ask is what an attempt wants of the answer.
 func (l *lane) ask(c *laneConf, d *delivery) sinks.Ask {
