@@ -183,7 +183,7 @@ func (c *filterCompiler) top(path string, raw json.RawMessage) error {
 // first is the first of joined errors.
 func first(err error) error {
 	for {
-		joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it takes apart what Join made
+		joined, ok := err.(interface{ Unwrap() []error })
 		if !ok {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -105,30 +106,30 @@ func (s *subscription) configure() error {
 	if s.doc.Protocol != "" && s.doc.Protocol != "HTTP" {
 		return fmt.Errorf("protocol: %q is not supported: write HTTP", s.doc.Protocol)
 	}
-	http := sinks.NewHTTP()
+	hook := sinks.NewHTTP()
 	var err error
-	if http.URL, err = value.ParseURL(s.doc.Sink); err != nil {
+	if hook.URL, err = value.ParseURL(s.doc.Sink); err != nil {
 		return fmt.Errorf("sink: %w", err)
 	}
-	if http.URL.User != nil {
+	if hook.URL.User != nil {
 		return errors.New("sink: holds a user or password: send them as sinkcredential")
 	}
-	http.Headers = map[string]value.Text{}
+	hook.Headers = map[string]value.Text{}
 	if p := s.doc.ProtocolSettings; p != nil {
-		if p.Method != "" && p.Method != "POST" {
+		if p.Method != "" && p.Method != http.MethodPost {
 			return fmt.Errorf("protocolsettings.method: %q is not supported: events are POSTed", p.Method)
 		}
 		for name, text := range p.Headers {
-			http.Headers[name] = value.NewText(text)
+			hook.Headers[name] = value.NewText(text)
 		}
 	}
 	if c := s.doc.Credential; c != nil {
 		if c.Type != "ACCESSTOKEN" || c.AccessToken == "" {
 			return errors.New(`sinkcredential: write {"credentialtype": "ACCESSTOKEN", "accesstoken": "…"}`)
 		}
-		http.Headers["Authorization"] = value.NewText("Bearer " + c.AccessToken)
+		hook.Headers["Authorization"] = value.NewText("Bearer " + c.AccessToken)
 	}
-	s.opener = http
+	s.opener = hook
 	return nil
 }
 
