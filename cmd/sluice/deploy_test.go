@@ -104,13 +104,20 @@ func TestDeployConfigs(t *testing.T) {
 			}
 			write(t, dir+"/operator", "an-operator\n")
 			write(t, dir+"/publisher", "a-publisher\n")
+			write(t, dir+"/prometheus", "a-prometheus\n")
 			p := &program{t: t, dir: dir, config: dir + "/config", base: "http://" + address, log: &lockedBuffer{}}
 			p.mustCLI("validate", "--config", p.config)
 			p.start()
 			p.mustCLI(strings.Fields(words.Replace(healthcheck(t)))...)
-			for token, want := range map[string]int{"an-operator": http.StatusOK, "a-publisher": http.StatusForbidden} {
-				if got := as(t, token, p.base+"/metrics"); got != want {
-					t.Errorf("/metrics for %s: %d, want %d", token, got, want)
+			for _, c := range []struct {
+				token, path string
+				want        int
+			}{
+				{"a-prometheus", "/metrics", http.StatusOK}, {"a-publisher", "/metrics", http.StatusForbidden},
+				{"an-operator", "/api/v1/status", http.StatusOK}, {"a-prometheus", "/api/v1/status", http.StatusForbidden},
+			} {
+				if got := as(t, c.token, p.base+c.path); got != c.want {
+					t.Errorf("%s for %s: %d, want %d", c.path, c.token, got, c.want)
 				}
 			}
 			p.mustCLI("publish", "--type", "hello", "--source", "me", "--token", "${file:"+dir+"/publisher}")
