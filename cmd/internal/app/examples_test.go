@@ -3,9 +3,11 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,6 +32,7 @@ const (
 	examples     = "../../../config/examples"
 	examplesHost = "http://127.0.0.1:9000" // where the functions of the examples listen
 	token        = "an-operator"
+	never        = "at(2999-12-31T00:00:00)"
 )
 
 // functions are all the functions of an example: one server, a path each.
@@ -50,19 +53,37 @@ func newFunctions(t *testing.T, answer func(*http.Request) int) *functions {
 
 func (f *functions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body) // what is cut off has no id below
-	var structured struct{ ID string }
-	id := r.Header.Get("Ce-Id")
-	if r.Header.Get("Content-Type") == "application/cloudevents+json" && json.Unmarshal(body, &structured) == nil {
-		id = structured.ID
-	}
 	status := http.StatusNoContent
 	if f.answer != nil {
 		status = f.answer(r)
 	}
 	f.mu.Lock()
-	f.requests = append(f.requests, fmt.Sprintf("%s %s %d", id, r.Header.Get("Sluice-Sink"), status))
+	for _, id := range eventIDs(r.Header, body) {
+		f.requests = append(f.requests, fmt.Sprintf("%s %s %d", id, r.Header.Get("Sluice-Sink"), status))
+	}
 	f.mu.Unlock()
 	w.WriteHeader(status)
+}
+
+// eventIDs are the ids of the events in a request; what cannot be read has one that
+// no event has.
+func eventIDs(h http.Header, body []byte) []string {
+	var batch []struct{ ID string }
+	switch h.Get("Content-Type") {
+	case "application/cloudevents+json":
+		body = append(append([]byte("["), body...), ']')
+	case "application/cloudevents-batch+json":
+	default:
+		return []string{h.Get("Ce-Id")}
+	}
+	if err := json.Unmarshal(body, &batch); err != nil {
+		return []string{err.Error()}
+	}
+	ids := make([]string, len(batch))
+	for i, e := range batch {
+		ids[i] = e.ID
+	}
+	return ids
 }
 
 // got is every request so far, sorted.
@@ -72,13 +93,16 @@ func (f *functions) got() []string {
 	return slices.Sorted(slices.Values(f.requests))
 }
 
-// startExample runs a copy of an example in which its functions are f, and words
-// are replaced as told.
-func startExample(t *testing.T, name string, f *functions, replace ...string) *app.App {
+// startExample runs a copy of an example in which its functions are at a URL, and
+// words are replaced as told. What it listens on and its files are of its own, no
+// broker is there, and nothing happens by itself.
+func startExample(t *testing.T, name, functions string, replace ...string) *app.App {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, name)
-	words := strings.NewReplacer(append(replace, examplesHost, f.URL)...)
+	words := strings.NewReplacer(append(replace, examplesHost, functions, "path: ./", "path: "+dir+"/",
+		"127.0.0.1:8485", freeAddress(t), "127.0.0.1:9092", freeAddress(t),
+		"cron(0 2 * * ? *)", never, "rate(5 minutes)", never, "delay: 15m", "delay: 0s")...)
 	err := filepath.WalkDir(filepath.Join(examples, name), func(file string, e fs.DirEntry, err error) error {
 		to := filepath.Join(path, strings.TrimPrefix(file, filepath.Join(examples, name)))
 		if err != nil || e.IsDir() {
@@ -97,7 +121,7 @@ func startExample(t *testing.T, name string, f *functions, replace ...string) *a
 		t.Fatal(err)
 	}
 	a, err := app.New(app.Options{
-		Path: path, Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "data"), Memory: true,
+		Path: path, Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "data"),
 		Kinds: config.Options{
 			Sinks: sinks.Kinds(), Sources: sources.Kinds(),
 			Env:      environment,
@@ -112,6 +136,17 @@ func startExample(t *testing.T, name string, f *functions, replace ...string) *a
 	}
 	t.Cleanup(func() { stop(t, a) })
 	return a
+}
+
+// freeAddress is one of the loopback interface where nobody listens just now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // environment has a token under every name that asks for one.
@@ -193,8 +228,70 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// elsewhere is what got to sinks that are no functions, written as functions do: the
+// lines of files, and the messages of queues, which it acknowledges.
+func elsewhere(t *testing.T, a *app.App) (got []string) {
+	t.Helper()
+	for _, s := range a.Config().Sinks {
+		switch settings := s.Settings.(type) {
+		case *sinks.File:
+			for _, e := range fileEvents(t, settings.Path) {
+				got = append(got, fmt.Sprintf("%s %s 204", e.ID, s.Name))
+			}
+		case *sinks.Queue:
+			for _, m := range receive(t, a, s.Name) {
+				ask(t, a, "POST", "/api/v1/queues/"+s.Name+"/ack", "application/json", `{"receipts": ["`+m.Receipt+`"]}`, http.StatusOK)
+				got = append(got, fmt.Sprintf("%s %s 204", m.Event.ID, s.Name))
+			}
+		}
+	}
+	return got
+}
+
+// event is an event in JSON, as far as these tests look at it.
+type event struct {
+	ID, Type, Source, Subject string
+	Data                      json.RawMessage
+}
+
+// fileEvents are the lines of a file sink so far.
+func fileEvents(t *testing.T, path string) (all []event) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%s: %v: %s", path, err, line)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// message is a message of a queue.
+type message struct {
+	Receipt  string
+	Receives int
+	Event    event
+}
+
+// receive takes what is in a queue just now.
+func receive(t *testing.T, a *app.App, queue string) []message {
+	t.Helper()
+	var got struct{ Messages []message }
+	answer := ask(t, a, "POST", "/api/v1/queues/"+queue+"/receive", "application/json", `{"max": 10}`, http.StatusOK)
+	if err := json.Unmarshal(answer, &got); err != nil {
+		t.Fatal(err)
+	}
+	return got.Messages
+}
+
 // TestExamplesDeliver runs every example, publishes the events of its tests, and
-// finds each at the functions that the test names, and nowhere else.
+// finds each at the functions, in the files and in the queues that the test names,
+// and nowhere else.
 func TestExamplesDeliver(t *testing.T) {
 	t.Parallel()
 	names, err := os.ReadDir(examples)
@@ -208,11 +305,18 @@ func TestExamplesDeliver(t *testing.T) {
 		t.Run(e.Name(), func(t *testing.T) {
 			t.Parallel()
 			f := newFunctions(t, nil)
-			a := startExample(t, e.Name(), f)
+			a := startExample(t, e.Name(), f.URL)
 			want := publish(t, a)
-			until(t, "every delivery", func() bool { return len(f.got()) >= len(want) })
+			var others, got []string
+			until(t, "every delivery", func() bool {
+				others = append(others, elsewhere(t, a)...)
+				// A file holds what it held before.
+				others = slices.Compact(slices.Sorted(slices.Values(others)))
+				got = slices.Sorted(slices.Values(append(f.got(), others...)))
+				return len(got) >= len(want) && a.Bus().Balance().Open() == 0
+			})
 			stop(t, a)
-			if diff := cmp.Diff(want, f.got()); diff != "" {
+			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("event, sink and answer: -want +got\n%s", diff)
 			}
 			if b := a.Bus().Balance(); b.Delivered != int64(len(want)) || b.Open() != 0 || b.Lost() != 0 {
@@ -231,7 +335,7 @@ func TestExampleSecrets(t *testing.T) {
 		}
 		return http.StatusNoContent
 	})
-	a := startExample(t, "secrets.yaml", f)
+	a := startExample(t, "secrets.yaml", f.URL)
 	resp, err := http.Post(a.URL()+"/", "application/cloudevents+json", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +365,7 @@ func TestExampleRetries(t *testing.T) {
 		}
 		return http.StatusServiceUnavailable
 	})
-	a := startExample(t, "retries.yaml", f, "preset: eventbridge", "schedule: [1ms, 1ms]", "probe_after: 10s", "probe_after: 1ms")
+	a := startExample(t, "retries.yaml", f.URL, "preset: eventbridge", "schedule: [1ms, 1ms]", "probe_after: 10s", "probe_after: 1ms")
 	publish(t, a)
 	b := a.Bus()
 	until(t, "one delivery and two dead letters", func() bool { return b.Balance().Delivered == 1 && b.Balance().Dead == 2 })
@@ -306,7 +410,7 @@ func TestExampleOrder(t *testing.T) {
 		}
 		return http.StatusNoContent
 	})
-	a := startExample(t, "ordered.yaml", f, "initial: 1s", "initial: 1ms")
+	a := startExample(t, "ordered.yaml", f.URL, "initial: 1s", "initial: 1ms")
 	publish(t, a)
 	publish(t, a)
 	until(t, "both bookings", func() bool { return a.Bus().Balance().Delivered == 2 })

@@ -234,6 +234,7 @@ func (f *Function) Set(answer http.HandlerFunc) {
 
 func (f *Function) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body) // a request that is cut off shows by its body
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	got := Request{ID: r.Header.Get("Ce-Id"), Header: r.Header, Body: body, Status: http.StatusNoContent, Arrived: time.Now()}
 	f.mu.Lock()
 	answer := f.answer
