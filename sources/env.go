@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+
+	"sluice/bus"
 )
 
 // Env is what a source is given besides its settings.
@@ -21,6 +23,9 @@ type Env struct {
 	Handle func(Door) error
 	// Observe counts what became of what arrived. It may be nil.
 	Observe func(outcome Outcome, events int)
+	// Await gives the first reply of a function to an event that comes after the
+	// call, for callers that wait for one; who waits calls stop. It may be nil.
+	Await func(e bus.Event) (reply <-chan bus.Event, stop func())
 	// Reject makes a dead letter of input that cannot become an event, and returns
 	// nil once it is durable: then it may be acknowledged upstream.
 	Reject func(ctx context.Context, r Rejected) error

@@ -135,7 +135,7 @@ func pathFaults(p string) []value.Fault {
 // Open is Settings.Open. The path answers 503 until the source runs and after.
 func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
 	src := &httpSource{ready: make(chan struct{})}
-	h := newHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe, Set: s.set()})
+	h := newHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe, Set: s.set(), Await: env.Await})
 	var door http.Handler = h
 	if !s.Auth.IsZero() {
 		door = h.guard(access.NewChecker(s.Auth, "sources."+env.Name+".http.auth", access.Publish), h)

@@ -69,6 +69,7 @@ func (a *App) openSource(ctx context.Context, s config.Source, owners map[string
 	count := a.metrics.observe(s.Name)
 	env := sources.Env{
 		Name: s.Name, Log: opened.log, State: sourceState{a.store, statePrefix + s.Name + "."}, Report: opened.report,
+		Await: a.bus.Await,
 		Observe: func(outcome sources.Outcome, events int) {
 			count(outcome, events)
 			opened.observe(outcome, events)

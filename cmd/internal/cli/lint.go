@@ -93,14 +93,17 @@ func (l *linter) comparable(rule, by int) bool {
 		(other.Where == nil || r.Where != nil && r.Where.String() == other.Where.String())
 }
 
-// unreachable finds sinks that only rules name which send nothing. Loading has
-// told those that nothing names at all.
+// unreachable finds sinks that only rules name which send nothing, and that get no
+// reports of other sinks. Loading has told those that nothing names at all.
 func (l *linter) unreachable(c *config.Config) {
 	for _, s := range c.Sinks {
 		named := func(r config.Rule) bool { return slices.Contains(r.To, s.Name) }
 		told := slices.ContainsFunc(c.Warnings, func(f config.Fault) bool { return f.Path == "sinks."+s.Name })
+		reports := func(other config.Sink) bool {
+			return other.Options.OnSuccess == s.Name || other.Options.OnFailure == s.Name
+		}
 		switch {
-		case told, slices.Contains(c.Unmatched, s.Name):
+		case told, slices.Contains(c.Unmatched, s.Name), slices.ContainsFunc(c.Sinks, reports):
 		case slices.ContainsFunc(l.rules, func(r config.Rule) bool { return named(r) && !l.never[r.Name] }):
 		case slices.ContainsFunc(l.rules, named):
 			l.warn(s.Pos, "sinks."+s.Name, "no event can get here: the rules that name it can never match")
