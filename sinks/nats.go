@@ -85,6 +85,7 @@ const (
 	natsInFlight = 4096             // messages
 	natsAckWait  = 30 * time.Second // until one counts as lost
 	natsAsk      = 2 * time.Second  // for an answer about streams
+	natsAway     = 5 * time.Second  // for a connection that is lost to be made again, before a delivery has failed
 )
 
 // Open is Settings.Open. The sink connects with the first delivery.
@@ -146,11 +147,7 @@ func (s *natsSink) write(ctx context.Context, ds []Delivery) []error {
 			errs[i] = Permanent(err)
 		}
 	}
-	if !s.settings.JetStream {
-		conn.flush(ctx, msgs, errs)
-	} else {
-		conn.store(ctx, msgs, errs, s.settings.Stream)
-	}
+	conn.publish(ctx, msgs, errs, s.settings)
 	for i, err := range errs {
 		if err != nil && msgs[i] != nil {
 			errs[i] = s.verdict(ctx, err)
@@ -270,9 +267,9 @@ func (s *natsSink) connect(ctx context.Context) (*natsConn, error) {
 	l := &s.link
 	l.mu.Lock()
 	if c := l.conn; c != nil {
-		if state := c.watch.State(); !state.Closed {
+		if !c.watch.State().Closed {
 			l.mu.Unlock()
-			return c, state.Err
+			return c, nil
 		}
 		l.conn = nil
 	}

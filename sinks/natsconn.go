@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,8 +21,70 @@ type natsConn struct {
 	watch *nats.Watch
 }
 
-// store publishes messages to streams, and fills errs. A message that is nil is left
-// out. One that is published again has the same id: the stream drops it.
+// publish publishes messages, and fills errs. A message that is nil is left out. What a
+// connection took with it that is soon made again is published again: a server that
+// restarts is no failure yet.
+func (c *natsConn) publish(ctx context.Context, msgs []*natsgo.Msg, errs []error, settings *NATS) {
+	away, cancel := context.WithTimeout(ctx, natsAway)
+	defer cancel()
+	for msgs = slices.Clone(msgs); ; {
+		if err := c.back(away); err != nil {
+			for i, m := range msgs {
+				if m != nil {
+					errs[i] = err
+				}
+			}
+			return
+		}
+		if settings.JetStream {
+			c.store(ctx, msgs, errs, settings.Stream)
+		} else {
+			c.flush(ctx, msgs, errs)
+		}
+		again := false
+		for i := range msgs {
+			if msgs[i] != nil && c.lost(errs[i]) && away.Err() == nil {
+				again = true
+			} else {
+				msgs[i] = nil
+			}
+		}
+		if !again {
+			return
+		}
+	}
+}
+
+// lost tells an error of the connection from one of the message.
+func (c *natsConn) lost(err error) bool {
+	return errors.Is(err, errLost) || errors.Is(err, natsgo.ErrDisconnected) || errors.Is(err, natsgo.ErrReconnectBufExceeded)
+}
+
+var errLost = errors.New("nothing was heard of the message")
+
+// back waits for the connection, and returns why there is none.
+func (c *natsConn) back(ctx context.Context) error {
+	for !c.nc.IsConnected() {
+		state := c.watch.State()
+		if state.Closed || state.Err != nil && (state.Class == nats.Login || ctx.Err() != nil) {
+			return state.Err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the connection is lost: %w", context.Cause(ctx))
+		}
+		look := time.NewTimer(50 * time.Millisecond) // the word of a loss comes later than the loss
+		select {
+		case <-state.Changed:
+		case <-look.C:
+		case <-ctx.Done():
+		}
+		look.Stop()
+	}
+	return nil
+}
+
+// store publishes messages to streams, and fills errs. One that is published again
+// has the same id: the stream drops it.
 func (c *natsConn) store(ctx context.Context, msgs []*natsgo.Msg, errs []error, stream string) {
 	before := c.watch.State()
 	var opts []jetstream.PublishOpt
@@ -61,7 +125,7 @@ func (c *natsConn) wait(ctx context.Context, ack jetstream.PubAckFuture, subject
 				return state.Denied
 			}
 			if state.Err != nil {
-				return state.Err
+				return fmt.Errorf("%w: %w", errLost, state.Err)
 			}
 		}
 	}
@@ -107,7 +171,11 @@ func (c *natsConn) flush(ctx context.Context, msgs []*natsgo.Msg, errs []error) 
 	ctx, cancel := context.WithTimeout(ctx, natsAckWait)
 	defer cancel()
 	err := c.nc.FlushWithContext(ctx)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() == nil: // a flush fails with the connection only
+		err = fmt.Errorf("%w: %w", errLost, err)
+	default:
 		err = fmt.Errorf("the server has not said that it has the message: %w", context.Cause(ctx))
 	}
 	// What is not allowed is said before the answer to the flush.
