@@ -71,7 +71,7 @@ func (d *Dispatcher) commit(ctx context.Context) error {
 // than that of commitMost.
 const (
 	commitEvery = 50 * time.Millisecond
-	commitMost  = time.Second
+	commitMost  = 250 * time.Millisecond
 	commitShare = 20
 )
 
