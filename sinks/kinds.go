@@ -53,6 +53,7 @@ func Kinds() []Kind {
 		{"nats", "Publishes each event to a stream of NATS JetStream, or to a subject of core NATS.", func() Settings { return NewNATS() }},
 		{"queue", "Keeps events in the bus until consumers fetch and acknowledge them.", func() Settings { return NewQueue() }},
 		{"sluice", "Hands each event on to another Sluice, which says when it is durable there.", func() Settings { return NewSluice() }},
+		{"sqs", "Sends each event as a message to a queue of Amazon SQS, or of a server with its API.", func() Settings { return NewSQS() }},
 		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }},
 	}
 }

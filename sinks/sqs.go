@@ -1,0 +1,164 @@
+package sinks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"sluice/bus"
+	"sluice/config/aws"
+	"sluice/config/value"
+)
+
+// SQS are the settings of the sqs sink: a queue of Amazon SQS or of a server with its
+// API, such as ElasticMQ, LocalStack or moto.
+//
+// A message carries the attributes content-type, sluice-delivery-id, sluice-attempt,
+// sluice-rule and sluice-sink. In the mode data it carries the event's own too, as
+// ce_id, ce_source and so on; of these and the former a message takes ten, and what
+// does not fit is left out: extensions and those of the delivery first.
+//
+// In a FIFO queue a message has the delivery's id for its MessageDeduplicationId, so
+// that an attempt which was repeated within five minutes is one message.
+type SQS struct {
+	aws.Queue `yaml:",inline"`
+	Mode      string      `yaml:"mode" enum:"structured,data" doc:"structured: the event as one JSON document; data: its data, which must be text, with the attributes as message attributes."`
+	Group     string      `yaml:"group" doc:"What becomes of the MessageGroupId: an attribute, or data. and a gjson path. Messages of a group keep their order, given order_by. In a FIFO queue the default is partitionkey, and the event's source where there is none; other queues take it as a fair queue's tenant."`
+	MaxBytes  value.Bytes `yaml:"max_bytes" doc:"The size of a message, and of a request, at most. It must not be more than the queue's MaximumMessageSize."`
+}
+
+// modeData is a value of SQS.Mode.
+const modeData = "data"
+
+// NewSQS returns the settings with their defaults.
+func NewSQS() *SQS { return &SQS{Mode: modeStructured, MaxBytes: 1 << 20} }
+
+// Validate is Settings.Validate.
+func (s *SQS) Validate() []value.Fault {
+	faults := s.Queue.Validate()
+	add := func(key, format string, args ...any) {
+		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
+	}
+	if s.Mode != modeStructured && s.Mode != modeData {
+		add("mode", "%q is not a mode: write %q or %q", s.Mode, modeStructured, modeData)
+	}
+	if s.MaxBytes < 1<<10 || s.MaxBytes > 64<<20 {
+		add("max_bytes", "is out of range: write 1KiB to 64MiB; Amazon SQS takes 1MiB")
+	}
+	return faults
+}
+
+// sqsMaxAnswer is more than the answer to ten messages has.
+const sqsMaxAnswer = 1 << 20
+
+// Open is Settings.Open.
+func (s *SQS) Open(ctx context.Context, _ Env) (Sink, error) {
+	if faults := s.Validate(); len(faults) > 0 {
+		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	}
+	client, err := s.Client(ctx, sqsMaxAnswer)
+	if err != nil {
+		return nil, err
+	}
+	sink := &sqsSink{
+		client: client, queue: s.QueueURL.URL.String(), name: s.Name(), fifo: s.FIFO(), max: int(s.MaxBytes), structured: s.Mode == modeStructured,
+	}
+	if group := s.Group; group != "" || sink.fifo {
+		sink.group = lookUp(cmp.Or(group, "partitionkey"))
+	}
+	return sink, nil
+}
+
+// sqsSink sends messages in requests of up to ten.
+type sqsSink struct {
+	client     *sqs.Client
+	queue      string // the URL
+	name       string // for errors
+	fifo       bool
+	group      func(bus.Event) string // nil: messages have none
+	structured bool
+	max        int // bytes of a message and of a request
+}
+
+// Deliver is Sink.Deliver.
+func (s *sqsSink) Deliver(ctx context.Context, d Delivery) error {
+	failed := s.send(ctx, []Delivery{d})
+	return failed[0]
+}
+
+// DeliverBatch is BatchSink.DeliverBatch. Each message has its own fate.
+func (s *sqsSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
+	failed := s.send(ctx, ds)
+	for _, err := range failed {
+		var e *Error
+		if err == nil || errors.As(err, &e) && e.Permanent {
+			return failed, nil
+		}
+	}
+	return nil, failed[0]
+}
+
+// sqsMessages are how many messages a request may have.
+const sqsMessages = 10
+
+// send sends messages in as many requests as it takes, one after the other. What
+// fails as a whole ends it in a FIFO queue: later messages must not overtake.
+func (s *sqsSink) send(ctx context.Context, ds []Delivery) []error {
+	failed := make([]error, len(ds))
+	var request []sqsMessage
+	size := 0
+	flush := func() {
+		s.request(ctx, request, failed)
+		request, size = request[:0], 0
+	}
+	for i := range ds {
+		m, err := s.message(i, ds[i])
+		if err != nil {
+			failed[i] = Permanent(err)
+			continue
+		}
+		if len(request) == sqsMessages || size+m.size > s.max {
+			flush()
+		}
+		request, size = append(request, m), size+m.size
+	}
+	flush()
+	return failed
+}
+
+// requestPatience is how long a request may take when ctx has no end.
+const requestPatience = 30 * time.Second
+
+// request sends one request, and notes what failed. Of what the queue will never take,
+// maybe since its limit is lower than ours, it gets the halves: so the message that is
+// the reason ends up alone.
+func (s *sqsSink) request(ctx context.Context, messages []sqsMessage, failed []error) {
+	if len(messages) == 0 {
+		return
+	}
+	whole := ctx.Err()
+	if whole != nil {
+		whole = s.verdict(ctx, whole)
+	} else if s.fifo {
+		whole = s.behind(messages, failed)
+	}
+	if whole == nil {
+		whole = s.post(ctx, messages, failed)
+	}
+	if whole == nil {
+		return
+	}
+	var e *Error
+	if n := len(messages); n > 1 && errors.As(whole, &e) && e.Permanent {
+		s.request(ctx, messages[:n/2], failed)
+		s.request(ctx, messages[n/2:], failed)
+		return
+	}
+	for i := range messages {
+		failed[messages[i].at] = whole
+	}
+}
