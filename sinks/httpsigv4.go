@@ -1,15 +1,19 @@
 package sinks
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	own "sluice/config/aws"
 	"sluice/config/value"
 )
 
@@ -46,7 +50,7 @@ func (s *HTTPSigV4) validate() []value.Fault {
 // signer signs each request over its method, path, query, headers and body.
 type signer struct {
 	signer      *v4.Signer
-	credentials aws.Credentials
+	credentials aws.CredentialsProvider
 	region      string
 	service     string
 }
@@ -57,10 +61,8 @@ func newSigner(s *HTTPSigV4) *signer {
 			// S3 alone escapes the path once; all others escape what is escaped already.
 			o.DisableURIPathEscaping = s.Service == "s3"
 		}),
-		credentials: aws.Credentials{
-			AccessKeyID: s.AccessKey, SecretAccessKey: s.SecretKey.Value(), SessionToken: s.SessionToken.Value(),
-		},
-		region: s.Region, service: s.Service,
+		credentials: credentials.NewStaticCredentialsProvider(s.AccessKey, s.SecretKey.Value(), s.SessionToken.Value()),
+		region:      s.Region, service: s.Service,
 	}
 }
 
@@ -71,7 +73,14 @@ func (s *signer) put(r *http.Request, body []byte) error {
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:])
 	r.Header["X-Amz-Content-Sha256"] = []string{hash}
-	return s.signer.SignHTTP(r.Context(), s.credentials, r, hash, s.service, s.region, time.Now())
+	found, err := s.credentials.Retrieve(r.Context())
+	if err != nil {
+		if cause := context.Cause(r.Context()); cause != nil {
+			return fmt.Errorf("looking for credentials: %w: %w", cause, err)
+		}
+		return &Error{Err: own.NoCredentials(err), Status: http.StatusUnauthorized}
+	}
+	return s.signer.SignHTTP(r.Context(), found, r, hash, s.service, s.region, time.Now())
 }
 
 // judged is credential.judged: the next signature is as good as this one.

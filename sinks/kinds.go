@@ -50,6 +50,7 @@ func Kinds() []Kind {
 		{"file", "Appends each event to a file, one JSON CloudEvent a line, synced and rotated.", func() Settings { return NewFile() }},
 		{"http", "POSTs each event to a function as a CloudEvent.", func() Settings { return NewHTTP() }},
 		{"kafka", "Writes each event as a record of an Apache Kafka topic.", func() Settings { return NewKafka() }},
+		{"lambda", "Invokes a function of AWS Lambda, or of a server with its API, with each event.", func() Settings { return NewLambda() }},
 		{"nats", "Publishes each event to a stream of NATS JetStream, or to a subject of core NATS.", func() Settings { return NewNATS() }},
 		{"queue", "Keeps events in the bus until consumers fetch and acknowledge them.", func() Settings { return NewQueue() }},
 		{"sluice", "Hands each event on to another Sluice, which says when it is durable there.", func() Settings { return NewSluice() }},

@@ -56,11 +56,11 @@ func (s *SQS) Validate() []value.Fault {
 const sqsMaxAnswer = 1 << 20
 
 // Open is Settings.Open.
-func (s *SQS) Open(ctx context.Context, _ Env) (Sink, error) {
+func (s *SQS) Open(ctx context.Context, env Env) (Sink, error) {
 	if faults := s.Validate(); len(faults) > 0 {
 		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
 	}
-	client, err := s.Client(ctx, sqsMaxAnswer)
+	client, err := s.Client(ctx, sqsMaxAnswer, env.guard)
 	if err != nil {
 		return nil, err
 	}

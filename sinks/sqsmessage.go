@@ -185,6 +185,9 @@ func (s *sqsSink) verdict(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
+	if refused := unreachable(err); refused != err { //nolint:errorlint // whether it was changed
+		return fmt.Errorf("send to %s: %w", s.name, refused)
+	}
 	class, explained := aws.Explain(err)
 	e := &Error{Err: fmt.Errorf("send to %s: %w", s.name, explained), Status: class.Status()}
 	e.Permanent = class == aws.Large || class == aws.Invalid

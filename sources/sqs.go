@@ -93,7 +93,7 @@ func (s *SQS) Validate() []value.Fault {
 
 // Open is Settings.Open.
 func (s *SQS) Open(ctx context.Context, env Env) (Source, error) {
-	client, err := s.Client(ctx, sqsMaxAnswer)
+	client, err := s.Client(ctx, sqsMaxAnswer, nil)
 	if err != nil {
 		return nil, err
 	}

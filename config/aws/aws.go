@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -79,9 +80,9 @@ func (c *Connection) Secrets() (secrets []string) {
 }
 
 // Config is the configuration of a client. region is the one that the address names,
-// "" for none; an answer may have maxAnswer bytes. It reads the environment and
-// ~/.aws, and nothing from the network: credentials are looked for by the first request.
-func (c *Connection) Config(ctx context.Context, region string, maxAnswer int64) (sdk.Config, error) {
+// "" for none. It reads the environment and ~/.aws, and nothing from the network:
+// credentials are looked for by the first request.
+func (c *Connection) Config(ctx context.Context, region string) (sdk.Config, error) {
 	machine := imds.ClientDisabled
 	if c.Credentials.Instance {
 		machine = imds.ClientDefaultEnableState
@@ -107,8 +108,6 @@ func (c *Connection) Config(ctx context.Context, region string, maxAnswer int64)
 	if cfg.Region == "" {
 		cfg.Region = DefaultRegion
 	}
-	// Only now: AWS_CA_BUNDLE is put into a client that the SDK knows.
-	cfg.HTTPClient = LimitAnswers(cfg.HTTPClient, maxAnswer)
 	return cfg, nil
 }
 
@@ -119,6 +118,20 @@ func newClient() *awshttp.BuildableClient {
 	}).WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = 256, 64<<10
 	})
+}
+
+// Control is that of net.Dialer: it is asked before each connect.
+type Control = func(network, address string, c syscall.RawConn) error
+
+// bounded is the client of cfg, which asks control, may be nil, before it connects, and
+// whose answers may have maxAnswer bytes. That which looks for credentials stays as it
+// is: the machine's and the container's are at link-local addresses.
+func bounded(cfg sdk.Config, maxAnswer int64, control Control) sdk.HTTPClient {
+	client := cfg.HTTPClient
+	if b, ok := client.(*awshttp.BuildableClient); ok && control != nil {
+		client = b.WithDialerOptions(func(d *net.Dialer) { d.Control = control })
+	}
+	return LimitAnswers(client, maxAnswer)
 }
 
 // LimitAnswers is a client whose answers end after most bytes, 0 for any number: what

@@ -42,9 +42,10 @@ func (q *Queue) Name() string {
 }
 
 // Client calls the API of the queue, which is where the queue is unless endpoint says
-// otherwise. It tries everything only once.
-func (q *Queue) Client(ctx context.Context, maxAnswer int64) (*sqs.Client, error) {
-	cfg, err := q.Config(ctx, regionIn(q.QueueURL.Hostname()), maxAnswer)
+// otherwise. It tries everything only once. An answer may have maxAnswer bytes; control
+// may be nil.
+func (q *Queue) Client(ctx context.Context, maxAnswer int64, control Control) (*sqs.Client, error) {
+	cfg, err := q.Config(ctx, regionIn(q.QueueURL.Hostname()))
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +55,7 @@ func (q *Queue) Client(ctx context.Context, maxAnswer int64) (*sqs.Client, error
 	}
 	return sqs.NewFromConfig(cfg, func(o *sqs.Options) {
 		o.BaseEndpoint = sdk.String(endpoint)
+		o.HTTPClient = bounded(cfg, maxAnswer, control)
 		o.Retryer = sdk.NopRetryer{}
 	}), nil
 }

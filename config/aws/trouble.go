@@ -66,13 +66,18 @@ func Explain(err error) (Class, error) {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Outage, &explained{cut(err.Error()), err}
 	case strings.Contains(err.Error(), "get identity"), strings.Contains(err.Error(), "failed to refresh cached credentials"):
-		return Login, &explained{"no credentials were found: set credentials with access_key and secret_key, or those of the environment or ~/.aws; credentials: {instance: true} asks the machine", err}
+		return Login, NoCredentials(err)
 	case errors.As(err, &dial):
 		return Outage, fmt.Errorf("the server does not answer, check endpoint: %w", dial)
 	case errors.As(err, &address):
 		return Outage, fmt.Errorf("the server does not answer, check endpoint: %w", address.Err)
 	}
 	return Outage, &explained{cut(err.Error()), err}
+}
+
+// NoCredentials is the error of a search for credentials that failed.
+func NoCredentials(err error) error {
+	return &explained{"no credentials were found: set credentials with access_key and secret_key, or those of the environment or ~/.aws; credentials: {instance: true} asks the machine", err}
 }
 
 // ofStatus is the class of an answer whose code says nothing.
