@@ -232,20 +232,23 @@ func TestHTTPOAuth2Refused(t *testing.T) {
 		says   string
 		status int // 0: an outage
 	}{
-		"wrong secret":    {func(_ *idp, o *sinks.HTTPOAuth2) { o.ClientSecret = secret("wr0ng-" + password) }, "answered 401 (invalid_client): check client_id and client_secret", 401},
-		"with 400":        {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(400, fmt.Sprintf(echo, "invalid_client")) }, "answered 400 (invalid_client): check client_id and client_secret", 401},
-		"with 200":        {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, fmt.Sprintf(echo, "invalid_client")) }, "check client_id and client_secret", 401},
-		"scope":           {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(400, fmt.Sprintf(echo, "invalid_scope")) }, "check scopes", 401},
-		"secret as code":  {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(403, fmt.Sprintf(echo, clientSecret)) }, "answered 403: check client_id", 401},
-		"no JSON":         {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(401, "you sent "+clientSecret) }, "answered 401: check client_id", 401},
-		"overloaded":      {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(429, "{}", "Retry-After", "7") }, "answered 429, which is no word about the credentials", 0},
-		"broken":          {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(503, clientSecret) }, "answered 503, which is no word about the credentials", 0},
-		"redirect":        {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(307, "", "Location", p.srv.URL+"/elsewhere") }, "check token_url", 0},
-		"not found":       {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(404, "<html>") }, "check token_url", 0},
-		"garbage":         {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, clientSecret) }, "", 0},
-		"no token":        {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, "{}") }, "missing access_token", 0},
-		"not a header":    {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, `{"access_token":"a\r\nb"}`) }, "no header can have", 0},
-		"without end":     {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, `{"access_token":"`+strings.Repeat("x", 1<<20)) }, "", 0},
+		"wrong secret":   {func(_ *idp, o *sinks.HTTPOAuth2) { o.ClientSecret = secret("wr0ng-" + password) }, "answered 401 (invalid_client): check client_id and client_secret", 401},
+		"with 400":       {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(400, fmt.Sprintf(echo, "invalid_client")) }, "answered 400 (invalid_client): check client_id and client_secret", 401},
+		"with 200":       {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, fmt.Sprintf(echo, "invalid_client")) }, "check client_id and client_secret", 401},
+		"scope":          {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(400, fmt.Sprintf(echo, "invalid_scope")) }, "check scopes", 401},
+		"secret as code": {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(403, fmt.Sprintf(echo, clientSecret)) }, "answered 403: check client_id", 401},
+		"no JSON":        {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(401, "you sent "+clientSecret) }, "answered 401: check client_id", 401},
+		"overloaded":     {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(429, "{}", "Retry-After", "7") }, "answered 429, which is no word about the credentials", 0},
+		"broken":         {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(503, clientSecret) }, "answered 503, which is no word about the credentials", 0},
+		"redirect":       {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(307, "", "Location", p.srv.URL+"/elsewhere") }, "check token_url", 0},
+		"not found":      {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(404, "<html>") }, "check token_url", 0},
+		"garbage":        {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, clientSecret) }, "", 0},
+		"no token":       {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, "{}") }, "missing access_token", 0},
+		"not a header":   {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, `{"access_token":"a\r\nb"}`) }, "no header can have", 0},
+		"without end":    {func(p *idp, _ *sinks.HTTPOAuth2) { p.answers(200, `{"access_token":"`+strings.Repeat("x", 1<<20)) }, "", 0},
+		"too long": {func(p *idp, _ *sinks.HTTPOAuth2) {
+			p.answers(200, `{"access_token":"`+strings.Repeat("x", 100<<10)+`"}`)
+		}, "", 0},
 		"down":            {func(p *idp, _ *sinks.HTTPOAuth2) { p.srv.Close() }, "refused", 0},
 		"no such machine": {func(_ *idp, o *sinks.HTTPOAuth2) { o.TokenURL = parse(t, "http://nowhere.invalid/") }, "getting a token from nowhere.invalid", 0},
 	} {

@@ -48,14 +48,20 @@ type tlsFiles struct {
 	log      *slog.Logger
 
 	mu     sync.Mutex
-	stamps [3]stamp
+	stamps stamps
 	config *tls.Config
 }
 
-// stamp tells one state of a file from another.
-type stamp struct {
-	size int64
-	at   time.Time
+// stamps tell one state of the files from another; nil where there is none.
+type stamps [3]os.FileInfo
+
+func (s stamps) same(other stamps) bool {
+	for i, a := range s {
+		if b := other[i]; a != nil && (b == nil || !os.SameFile(a, b) || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime())) {
+			return false
+		}
+	}
+	return true
 }
 
 // open reads the files. It is nil for nil settings.
@@ -70,14 +76,13 @@ func (t *HTTPTLS) open(to value.URL, env Env) (*tlsFiles, error) {
 	if f.name == "" {
 		f.name = to.Hostname()
 	}
-	stamps, err := f.look()
-	if err == nil {
+	var err error
+	if f.stamps, err = f.look(); err == nil {
 		f.config, err = f.read()
 	}
 	if err != nil {
 		return nil, err
 	}
-	f.stamps = stamps
 	if t.Insecure {
 		f.log.Warn("the certificate of the far side is not checked, as tls.insecure says: anybody on the way can read and change what is sent, the credentials too",
 			"url", (&url.URL{Scheme: to.Scheme, Host: to.Host}).String())
@@ -86,18 +91,16 @@ func (t *HTTPTLS) open(to value.URL, env Env) (*tlsFiles, error) {
 }
 
 // look takes the stamps of the files.
-func (f *tlsFiles) look() (stamps [3]stamp, err error) {
+func (f *tlsFiles) look() (found stamps, err error) {
 	for i, path := range [3]string{f.settings.CA, f.settings.Cert, f.settings.Key} {
 		if path == "" {
 			continue
 		}
-		info, err := os.Stat(path)
-		if err != nil {
-			return stamps, fmt.Errorf("tls: %w", err)
+		if found[i], err = os.Stat(path); err != nil {
+			return found, fmt.Errorf("tls: %w", err)
 		}
-		stamps[i] = stamp{info.Size(), info.ModTime()}
 	}
-	return stamps, nil
+	return found, nil
 }
 
 // read makes a configuration of the files.
@@ -115,8 +118,8 @@ func (f *tlsFiles) read() (*tls.Config, error) {
 func (f *tlsFiles) current() *tls.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	stamps, err := f.look()
-	if err == nil && stamps == f.stamps {
+	found, err := f.look()
+	if err == nil && found.same(f.stamps) {
 		return f.config
 	}
 	var fresh *tls.Config
@@ -127,7 +130,7 @@ func (f *tlsFiles) current() *tls.Config {
 		f.log.Warn("the files of tls have changed and cannot be used; what they held before stays in force", "err", err)
 		return f.config
 	}
-	f.config, f.stamps = fresh, stamps
+	f.config, f.stamps = fresh, found
 	return fresh
 }
 
