@@ -2,7 +2,6 @@ package rules
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -58,7 +57,7 @@ func ParseFilters(match json.RawMessage, source string, types []string, filters 
 		c.require("type", types...)
 	}
 	for i, raw := range filters {
-		if err := c.top(fmt.Sprintf("filters[%d]", i), raw); err != nil {
+		if err := c.top(fmt.Sprintf("filters[%d]", i), raw, 1); err != nil {
 			return Filters{}, err
 		}
 	}
@@ -144,7 +143,10 @@ func attributes(path string, body json.RawMessage) (names []string, values map[s
 }
 
 // top takes a filter that must hold by itself: what a pattern can say goes there.
-func (c *filterCompiler) top(path string, raw json.RawMessage) error {
+func (c *filterCompiler) top(path string, raw json.RawMessage, depth int) error {
+	if depth > maxFilterDepth {
+		return tooDeep(path)
+	}
 	name, body, err := dialect(path, raw)
 	if err != nil {
 		return err
@@ -171,24 +173,19 @@ func (c *filterCompiler) top(path string, raw json.RawMessage) error {
 	case "all":
 		parts, err := list(at, body)
 		for i, part := range parts {
-			err = errors.Join(err, c.top(fmt.Sprintf("%s[%d]", at, i), part))
+			if err := c.top(fmt.Sprintf("%s[%d]", at, i), part, depth+1); err != nil {
+				return err
+			}
 		}
-		return first(err)
+		return err
 	}
-	text, err := expression(path, raw, 1)
+	text, err := expression(path, raw, depth)
 	c.where = append(c.where, text)
 	return err
 }
 
-// first is the first of joined errors.
-func first(err error) error {
-	for {
-		joined, ok := err.(interface{ Unwrap() []error })
-		if !ok {
-			return err
-		}
-		err = joined.Unwrap()[0]
-	}
+func tooDeep(path string) error {
+	return &FilterError{path, fmt.Sprintf("is nested deeper than %d", maxFilterDepth)}
 }
 
 func list(path string, body json.RawMessage) (parts []json.RawMessage, err error) {
@@ -201,7 +198,7 @@ func list(path string, body json.RawMessage) (parts []json.RawMessage, err error
 // expression is a filter in CloudEvents SQL.
 func expression(path string, raw json.RawMessage, depth int) (string, error) {
 	if depth > maxFilterDepth {
-		return "", &FilterError{path, fmt.Sprintf("is nested deeper than %d", maxFilterDepth)}
+		return "", tooDeep(path)
 	}
 	name, body, err := dialect(path, raw)
 	if err != nil {
@@ -259,11 +256,8 @@ func comparisonText(name, attr, value string) string {
 	if name == "exact" {
 		return "(EXISTS " + attr + " AND " + attr + " = '" + text + "')"
 	}
-	text = strings.NewReplacer("%", `\%`, "_", `\_`).Replace(text)
-	if name == "prefix" {
-		text += "%"
-	} else {
-		text = "%" + text
-	}
-	return "(EXISTS " + attr + " AND " + attr + " LIKE '" + text + "')"
+	// LIKE would not do: that of the library takes a % in the event for the one in the
+	// pattern. The length is one of bytes, as the functions count.
+	side := map[string]string{"prefix": "LEFT", "suffix": "RIGHT"}[name]
+	return fmt.Sprintf("(EXISTS %s AND %s(%s, %d) = '%s')", attr, side, attr, len(value), text)
 }

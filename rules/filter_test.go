@@ -120,3 +120,51 @@ func TestFilterErrors(t *testing.T) {
 		}
 	}
 }
+
+// A filter compares as texts do, whatever stands in them, by itself as within others.
+func TestFilterValues(t *testing.T) {
+	t.Parallel()
+	subject := func(text string) bus.Event {
+		e, err := bus.NewEvent([]bus.Attr{
+			{Name: "id", Value: "1"}, {Name: "source", Value: "/s"}, {Name: "type", Value: "t"}, {Name: "subject", Value: text},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	for _, v := range []string{
+		"5", "007", "1e3", "true", "TRUE", "null", "'", "''", `"`, "a'b", "%", "_", "a%", "%20a", "*", "?", "ä", "日本", "😀", "' OR TRUE OR '", "--", " a ",
+	} {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for dialect, also := range map[string]string{"exact": v, "prefix": v + "%20x_y", "suffix": "%20x_y" + v} {
+			one := `{"` + dialect + `":{"subject":` + string(text) + `}}`
+			for _, filter := range []string{one, `{"any":[` + one + `]}`, `{"not":{"not":` + one + `}}`} {
+				f, err := rules.ParseFilters(nil, "", nil, []json.RawMessage{json.RawMessage(filter)})
+				if err != nil {
+					t.Errorf("%s: %v", filter, err)
+					continue
+				}
+				if !holds(t, f, subject(v)) || !holds(t, f, subject(also)) || holds(t, f, subject("!"+v+"!")) {
+					t.Errorf("%s: %v for itself, %v for %q, %v for another", filter, holds(t, f, subject(v)), holds(t, f, subject(also)), also,
+						holds(t, f, subject("!"+v+"!")))
+				}
+			}
+		}
+	}
+}
+
+// Filters that are nested without end are refused, and that takes no time to speak of.
+func TestFilterDepth(t *testing.T) {
+	t.Parallel()
+	for _, nest := range [][2]string{{`{"all":[`, `]}`}, {`{"any":[`, `]}`}, {`{"not":`, `}`}, {`{"all":[{"not":`, `}]}`}} {
+		text := strings.Repeat(nest[0], 2000) + `{"exact":{"type":"a"}}` + strings.Repeat(nest[1], 2000)
+		_, err := rules.ParseFilters(nil, "", nil, []json.RawMessage{json.RawMessage(text)})
+		if err == nil || !strings.Contains(err.Error(), "deeper") || len(err.Error()) > 300 {
+			t.Errorf("%s: %.300v", nest[0], err)
+		}
+	}
+}
