@@ -25,6 +25,10 @@ func (l *lane) attempt(d *delivery) {
 		return
 	}
 	defer l.release(conf)
+	if conf.pull != nil { // a reload has made a queue of it just now
+		l.giveBack(d)
+		return
+	}
 	batch := []*delivery{d}
 	if conf.options.Batch.on() {
 		batch = l.gather(conf, d)
@@ -74,8 +78,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		l.metrics.delivered(d.rule, max(0, wall.Sub(d.accepted)))
 		l.end(d, &l.metrics.live.delivered)
 	case Leased:
-		d.leased = l.d.now()
-		l.d.retries.schedule(l, d, after)
+		l.lease(d, err, after)
 	case Discarded:
 		l.metrics.discarded(d.rule)
 		l.end(d, &l.metrics.live.discarded)
@@ -93,6 +96,17 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 			}
 		}
 		l.d.bury(l, d, verdict)
+	}
+}
+
+// lease lets a delivery wait for the end of a job.
+func (l *lane) lease(d *delivery, err error, most time.Duration) {
+	l.mu.Lock()
+	d.leased = l.d.now()
+	l.mu.Unlock()
+	kept := l.d.retries.schedule(l, d, most)
+	if taken := (*leaseTaken)(nil); errors.As(err, &taken) {
+		taken.kept = kept
 	}
 }
 

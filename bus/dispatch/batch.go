@@ -92,14 +92,12 @@ func (l *lane) fill(b Batch, batch []*delivery) (_ []*delivery, open bool) {
 // the reason.
 func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	start := time.Now()
+	if batch = l.endLeases(conf, batch, start); len(batch) == 0 {
+		return
+	}
 	for _, d := range batch {
 		if conf.removed {
 			break // nothing is sent
-		}
-		if !d.leased.IsZero() { // it was due, so its time is over
-			d.leased = time.Time{}
-			l.judge(conf, d, start, 0, errLeaseOver, false)
-			return
 		}
 		var err error
 		d.payload, err = l.d.shape(d)
@@ -136,7 +134,7 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	switch {
 	case err != nil || len(batch) > 1:
 	case answer.Lease > 0:
-		err = &leaseTaken{min(answer.Lease, time.Duration(conf.options.Lease))}
+		err = &leaseTaken{Duration: min(answer.Lease, time.Duration(conf.options.Lease))}
 	default:
 		if err = l.acceptAnswer(conf, batch[0], &answer, took); err != nil {
 			watched = true // it says nothing about the sink
@@ -151,6 +149,27 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		l.judge(conf, d, start, took, one, !watched)
 		watched = true
 	}
+}
+
+// endLeases gives back the deliveries that can be sent. The others have taken a
+// lease, and they were due: its time is over.
+func (l *lane) endLeases(conf *laneConf, batch []*delivery, now time.Time) (rest []*delivery) {
+	for _, d := range batch {
+		if d.leased.IsZero() || conf.removed {
+			rest = append(rest, d)
+			continue
+		}
+		l.leaseOver(d)
+		l.judge(conf, d, now, 0, errLeaseOver, false)
+	}
+	return rest
+}
+
+// leaseOver notes that the time of a lease is over.
+func (l *lane) leaseOver(d *delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d.leased = time.Time{}
 }
 
 func (l *lane) deliverBatch(conf *laneConf, batch []*delivery, answer *sinks.Answer) (failed []error, err error) {

@@ -21,3 +21,10 @@ const ConserveBound = conserveEvery * conserveTimes
 
 // Compare compares once, out of turn.
 func (d *Dispatcher) Compare() { d.compare(map[string]streak{}, time.Time{}) }
+
+// Leases is how many leases are held or being ended.
+func (d *Dispatcher) Leases() int {
+	d.retries.mu.Lock()
+	defer d.retries.mu.Unlock()
+	return len(d.retries.leases.waiting) + len(d.retries.leases.away)
+}

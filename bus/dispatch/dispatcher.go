@@ -36,6 +36,7 @@ type Dispatcher struct {
 	passage passage
 	replies bus.Publisher // of what sinks answered
 	awaits  awaits
+	calls   calls
 
 	leaseKey []byte // of the tokens of leases
 	leaseURL func(deliveryID string) string
@@ -505,6 +506,7 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 			w.hurry()
 		}
 	})
+	d.calls.close() // they start work
 	d.jobs.wait()
 	d.work.Wait()
 	cut()

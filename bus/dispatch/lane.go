@@ -212,7 +212,7 @@ func (l *lane) work(d *delivery) {
 func (l *lane) next() *delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.queue.runnable() == 0 || l.gathering || l.workers > l.limit() || l.blocked(time.Now()) {
+	if l.queue.runnable() == 0 || l.gathering || l.workers > l.limit() || l.blocked(time.Now()) || l.conf.pull != nil {
 		l.workers--
 		l.nudgeFeed()
 		return nil
@@ -251,7 +251,11 @@ func (l *lane) startUnpark(key string, k *orderKey) {
 // settle ends a delivery's stay in the lane: the record that covers it is not
 // needed any more. next gives it its next place, under the lock of the lane.
 func (l *lane) settle(d *delivery, next func()) {
-	last := l.leave(d, next)
+	l.settleOrigin(l.leave(d, next))
+}
+
+// settleOrigin settles a record that covered a delivery of the lane.
+func (l *lane) settleOrigin(last origin) {
 	last.settle()
 	if last.ledger == l.books {
 		l.mu.Lock()
@@ -305,6 +309,8 @@ func (l *lane) configure(conf *laneConf) {
 		l.budget = budget{share: float64(conf.options.Retry.budget()) / 100}
 		l.reorder(conf.options.OrderBy)
 	}
+	close(l.arrived) // whoever receives from a queue sees what has become of it
+	l.arrived = make(chan struct{})
 	l.refresh()
 }
 

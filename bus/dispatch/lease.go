@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,7 +32,10 @@ func (d *delivery) leaseID() string {
 
 // leaseTaken is the answer of a sink that has taken a lease: not a failure, and
 // not the end.
-type leaseTaken struct{ time.Duration }
+type leaseTaken struct {
+	time.Duration
+	kept bool // set by judge: the delivery waits for the end of the job
+}
 
 func (e *leaseTaken) Error() string { return "took a lease of " + e.String() }
 
@@ -41,32 +45,107 @@ var errLeaseOver = errors.New("the sink took a lease and did not say in time how
 // ErrLease is the answer to a token that is not that of the lease.
 var ErrLease = errors.New("the token is not that of this lease")
 
-// takeLease ends the wait of a lease, so that the caller alone goes on with it, or
-// gives it back by again.
-func (r *retries) takeLease(ctx context.Context, id, token string) (*retry, error) {
-	r.mu.Lock()
-	w := r.leases[id]
-	switch {
-	case w == nil:
-		r.mu.Unlock()
-		return nil, fmt.Errorf("lease %q: %w: it ended, ran out or never was", id, bus.ErrNotFound)
-	case !hmac.Equal([]byte(token), []byte(r.d.leaseToken(id, w.try))):
-		r.mu.Unlock()
-		return nil, ErrLease
+// leases are the deliveries that wait for the end of a job, by delivery id. An event
+// that was published twice has two deliveries of one id. It is guarded by the mutex
+// of the retries.
+type leases struct {
+	waiting map[string][]*retry
+	away    map[string][]*away // what somebody is ending or extending at the moment
+}
+
+// away is a lease that is not in the list, and may be there again.
+type away struct {
+	try  int
+	back chan struct{} // closed when it is known what became of it
+}
+
+func newLeases() leases { return leases{map[string][]*retry{}, map[string][]*away{}} }
+
+func (s *leases) put(w *retry) {
+	if w.leased != "" {
+		s.waiting[w.leased] = append(s.waiting[w.leased], w)
 	}
-	r.remove(w)
-	r.mu.Unlock()
+}
+
+func (s *leases) drop(w *retry) {
+	if w.leased != "" {
+		without(s.waiting, w.leased, w)
+	}
+}
+
+// without takes one value out of the list of a key.
+func without[T comparable](all map[string][]T, key string, one T) {
+	left := slices.DeleteFunc(all[key], func(other T) bool { return other == one })
+	if all[key] = left; len(left) == 0 {
+		delete(all, key)
+	}
+}
+
+// takeLease ends the wait of a lease, so that the caller alone goes on with it, or
+// gives it back by again. done tells those who wait for what becomes of it.
+func (r *retries) takeLease(ctx context.Context, id, token string) (w *retry, done func(), err error) {
+	var gone *away
+	for {
+		var busy <-chan struct{}
+		if w, gone, busy, err = r.pickLease(id, token); busy == nil {
+			break
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("%w: gave up waiting: %w", bus.ErrUnavailable, context.Cause(ctx))
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	done = func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		without(r.leases.away, id, gone)
+		close(gone.back)
+	}
 	if w.d != nil {
-		return w, nil
+		return w, done, nil
 	}
 	d, err := r.load(ctx, w)
 	if err != nil {
 		r.again(w)
-		return nil, err
+		done()
+		return nil, nil, err
 	}
 	d.key, d.reserved = w.key, w.reserved
 	w.d = d
-	return w, nil
+	return w, done, nil
+}
+
+// pickLease takes out the lease that a token is of, of several the one that ends
+// first. busy says that somebody else has it: a heartbeat and the end of a job may
+// come at the same time, and one must not make the other fail.
+func (r *retries) pickLease(id, token string) (w *retry, gone *away, busy <-chan struct{}, err error) {
+	is := func(try int) bool { return hmac.Equal([]byte(token), []byte(r.d.leaseToken(id, try))) }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range r.leases.waiting[id] {
+		if is(one.try) && (w == nil || one.due.Before(w.due)) {
+			w = one
+		}
+	}
+	if w != nil {
+		r.remove(w)
+		gone = &away{w.try, make(chan struct{})}
+		r.leases.away[id] = append(r.leases.away[id], gone)
+		return w, gone, nil, nil
+	}
+	for _, one := range r.leases.away[id] {
+		if is(one.try) {
+			return nil, nil, one.back, nil
+		}
+	}
+	if len(r.leases.waiting[id])+len(r.leases.away[id]) > 0 {
+		return nil, nil, nil, ErrLease
+	}
+	return nil, nil, nil, fmt.Errorf("lease %q: %w: it ended, ran out or never was", id, bus.ErrNotFound)
 }
 
 // leaseToken is what a sink shows that took a lease in its attempt try: nobody else
@@ -97,6 +176,10 @@ func (d *Dispatcher) restoreLeaseKey(ctx context.Context) error {
 // it was done, and a's events are published like those of an answer; a failure
 // counts as that of an attempt. It returns nil once that is durable.
 func (d *Dispatcher) EndLease(ctx context.Context, id, token string, a sinks.Answer, failure error) error {
+	if !d.calls.enter() {
+		return bus.ErrClosed
+	}
+	defer d.calls.leave()
 	if err := d.endLease(ctx, id, token, a, failure); err != nil {
 		return err
 	}
@@ -105,7 +188,12 @@ func (d *Dispatcher) EndLease(ctx context.Context, id, token string, a sinks.Ans
 
 // endLease is EndLease but for the commit.
 func (d *Dispatcher) endLease(ctx context.Context, id, token string, a sinks.Answer, failure error) error {
-	l, conf, w, err := d.openLease(ctx, id, token)
+	w, done, err := d.retries.takeLease(ctx, id, token)
+	if err != nil {
+		return err
+	}
+	defer done()
+	l, conf, err := d.openLease(w)
 	if err != nil {
 		return err
 	}
@@ -132,16 +220,12 @@ func (d *Dispatcher) endLease(ctx context.Context, id, token string, a sinks.Ans
 }
 
 // openLease takes a delivery back from its lease, as if its attempt still ran.
-func (d *Dispatcher) openLease(ctx context.Context, id, token string) (*lane, *laneConf, *retry, error) {
-	w, err := d.retries.takeLease(ctx, id, token)
-	if err != nil {
-		return nil, nil, nil, err
-	}
+func (d *Dispatcher) openLease(w *retry) (*lane, *laneConf, error) {
 	l := d.lane(w.sink)
 	conf := l.use()
 	if conf == nil {
 		d.retries.again(w)
-		return nil, nil, nil, bus.ErrClosed
+		return nil, nil, fmt.Errorf("sink %q: %w: it is not in the config at the moment", w.sink, bus.ErrUnavailable)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,13 +236,27 @@ func (d *Dispatcher) openLease(ctx context.Context, id, token string) (*lane, *l
 	}
 	l.running[w.d] = struct{}{}
 	w.d.state = done // it has its record
-	return l, conf, w, nil
+	return l, conf, nil
 }
 
 // ExtendLease gives a job more time, counted from now and at most what the sink's
 // option lease says. It returns how much it has, once that is durable.
 func (d *Dispatcher) ExtendLease(ctx context.Context, id, token string, more time.Duration) (time.Duration, error) {
-	w, err := d.retries.takeLease(ctx, id, token)
+	if !d.calls.enter() {
+		return 0, bus.ErrClosed
+	}
+	defer d.calls.leave()
+	more, err := d.extendLease(ctx, id, token, more)
+	if err == nil {
+		err = d.commitNow(ctx)
+	}
+	return more, err
+}
+
+// extendLease is ExtendLease but for the commit: until that a crash brings the old
+// lease back beside the new one.
+func (d *Dispatcher) extendLease(ctx context.Context, id, token string, more time.Duration) (time.Duration, error) {
+	w, done, err := d.retries.takeLease(ctx, id, token)
 	if err != nil {
 		return 0, err
 	}
@@ -166,10 +264,11 @@ func (d *Dispatcher) ExtendLease(ctx context.Context, id, token string, more tim
 	most := l.longestLease()
 	if most <= 0 {
 		d.retries.again(w)
+		done()
 		return 0, fmt.Errorf("sink %q: %w: its option lease is gone from the config", w.sink, bus.ErrNotFound)
 	}
 	more = min(more, most)
-	return more, d.retries.extend(ctx, l, w, more)
+	return more, d.retries.extend(ctx, l, w, more, done)
 }
 
 func (l *lane) longestLease() time.Duration {
@@ -182,13 +281,14 @@ func (l *lane) longestLease() time.Duration {
 }
 
 // extend moves a lease into a new record, and settles the old one. When the new one
-// cannot be written, the lease stays as it was.
-func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Duration) error {
+// cannot be written, the lease stays as it was. done is called in the end.
+func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Duration, done func()) error {
 	due := time.Now().Add(more)
 	next := w.d.successor(w.d.origin)
 	next.due = r.d.now().Add(more)
 	durable := make(chan error, 1)
 	err := r.d.retryWriter.submit(write{key: w.sink, record: next.record(), done: func(pos bus.Position, n int, err error) {
+		defer done()
 		if err != nil {
 			r.again(w)
 			durable <- err
@@ -202,7 +302,7 @@ func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Durat
 		}
 		r.again(&retry{due: due, pos: pos, sink: w.sink, d: next, reserved: w.reserved, key: w.key, leased: next.id, try: w.try})
 		l.mu.Unlock()
-		w.d.origin.settle()
+		l.settleOrigin(w.d.origin)
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}
@@ -210,6 +310,7 @@ func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Durat
 	}})
 	if err != nil {
 		r.again(w)
+		done()
 		return err
 	}
 	select {

@@ -60,8 +60,13 @@ func (l *lane) pulled() bool {
 // Receive gives up to most messages of a queue, which nobody else sees for as long
 // as visibility says; 0 for what the queue says. It waits for the first one until
 // ctx ends, and then gives none and no error. That the messages are taken is
-// durable when it returns.
+// durable when it returns: a crash does not give them to somebody else, unless the
+// store did not answer for so long that they are handed out all the same.
 func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibility time.Duration) ([]Message, error) {
+	if !d.calls.enter() {
+		return nil, bus.ErrClosed
+	}
+	defer d.calls.leave()
 	l, err := d.queueNamed(queue)
 	if err != nil {
 		return nil, err
@@ -74,6 +79,11 @@ func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibi
 		messages := l.hand(taken, visibility)
 		l.release(taken.conf)
 		if len(messages) > 0 {
+			// Until the ledgers are saved the record from before counts too. The time to
+			// wait for messages is no time to wait for that.
+			if err := d.commitNow(context.WithoutCancel(ctx)); err != nil {
+				l.log.Warn("cannot save that messages were received: a crash now would give them to somebody else", "err", err)
+			}
 			return messages, nil
 		}
 		if taken.some() {
@@ -152,18 +162,24 @@ func (l *lane) hand(f fetched, visibility time.Duration) []Message {
 		all.Go(func() { l.d.retries.schedule(l, dv, f.after[i]) })
 	}
 	for _, dv := range f.expired {
-		dv.leased = time.Time{}
+		l.leaseOver(dv)
 		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, errLeaseOver, false) })
 	}
-	messages := make([]Message, len(f.ready))
+	taken := make([]*leaseTaken, len(f.ready))
+	messages := make([]Message, 0, len(f.ready))
+	tries := make([]int, len(f.ready))
 	for i, dv := range f.ready {
-		n := dv.tried() + 1
-		messages[i] = Message{
-			ID: dv.id, Receipt: l.d.receipt(dv.id, n), Receives: n, Rule: dv.rule, Accepted: dv.accepted, Event: dv.event,
-		}
-		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, &leaseTaken{visibility}, false) })
+		taken[i], tries[i] = &leaseTaken{Duration: visibility}, dv.tried()+1
+		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, taken[i], false) })
 	}
 	all.Wait()
+	for i, dv := range f.ready {
+		if taken[i].kept {
+			messages = append(messages, Message{
+				ID: dv.id, Receipt: l.d.receipt(dv.id, tries[i]), Receives: tries[i], Rule: dv.rule, Accepted: dv.accepted, Event: dv.event,
+			})
+		}
+	}
 	return messages
 }
 
@@ -219,12 +235,25 @@ func (d *Dispatcher) Nack(ctx context.Context, after time.Duration, receipts ...
 var errNacked = errors.New("the consumer gave the message back")
 
 func (d *Dispatcher) endAll(ctx context.Context, receipts []string, failure error) []error {
+	return d.eachReceipt(ctx, receipts, func(id, token string) error { return d.endLease(ctx, id, token, sinks.Answer{}, failure) })
+}
+
+// eachReceipt does something with the lease of each receipt, all of them at once,
+// and saves the ledgers.
+func (d *Dispatcher) eachReceipt(ctx context.Context, receipts []string, do func(id, token string) error) []error {
 	errs := make([]error, len(receipts))
+	if !d.calls.enter() {
+		for i := range errs {
+			errs[i] = bus.ErrClosed
+		}
+		return errs
+	}
+	defer d.calls.leave()
 	var all sync.WaitGroup
 	for i, receipt := range receipts {
 		id, token, err := d.readReceipt(receipt)
 		if errs[i] = err; err == nil {
-			all.Go(func() { errs[i] = d.endLease(ctx, id, token, sinks.Answer{}, failure) })
+			all.Go(func() { errs[i] = do(id, token) })
 		}
 	}
 	all.Wait()
@@ -240,27 +269,25 @@ func (d *Dispatcher) endAll(ctx context.Context, receipts []string, failure erro
 
 // Extend lets a consumer have messages for longer, counted from now.
 func (d *Dispatcher) Extend(ctx context.Context, visibility time.Duration, receipts ...string) []error {
-	errs := make([]error, len(receipts))
-	var all sync.WaitGroup
-	for i, receipt := range receipts {
-		id, token, err := d.readReceipt(receipt)
-		if errs[i] = err; err == nil {
-			all.Go(func() { _, errs[i] = d.ExtendLease(ctx, id, token, visibility) })
-		}
-	}
-	all.Wait()
-	return errs
+	return d.eachReceipt(ctx, receipts, func(id, token string) error {
+		_, err := d.extendLease(ctx, id, token, visibility)
+		return err
+	})
 }
 
 // Purge discards every message that is ready in a queue now, and returns how many.
-// What consumers have at the moment, and what is not to be seen yet, stays.
+// What consumers have at the moment, what waits behind that in its group, and what
+// is not to be seen yet, stays.
 func (d *Dispatcher) Purge(ctx context.Context, queue string) (discarded int, err error) {
+	if !d.calls.enter() {
+		return 0, bus.ErrClosed
+	}
+	defer d.calls.leave()
 	l, err := d.queueNamed(queue)
 	if err != nil {
 		return 0, err
 	}
-	until := d.now()
-	for ctx.Err() == nil {
+	for until := d.now(); ctx.Err() == nil; {
 		f, arrived := l.fetch(purgeBatch)
 		if f.conf == nil {
 			return discarded, fmt.Errorf("queue %q: %w", queue, bus.ErrNotFound)
@@ -269,18 +296,37 @@ func (d *Dispatcher) Purge(ctx context.Context, queue string) (discarded int, er
 		l.hand(fetched{conf: f.conf, expired: f.expired, delayed: f.delayed, after: f.after}, 0)
 		l.release(f.conf)
 		discarded += n
-		if n > 0 || len(f.expired) > 0 {
+		if n > 0 || len(f.expired)+len(f.delayed) > 0 {
 			continue
 		}
-		if depth := l.waitingNow(); depth == 0 || len(f.ready) > 0 {
-			break // what is left came after
+		coming, held := l.coming()
+		if held {
+			return discarded, fmt.Errorf("queue %q: %w", queue, ErrHeld)
 		}
-		select {
-		case <-arrived:
-		case <-ctx.Done():
+		if !coming || len(f.ready) > 0 {
+			break // what is left came after, or somebody has to do something first
 		}
+		if d.intake.Err() != nil {
+			return discarded, bus.ErrClosed
+		}
+		l.await(ctx, arrived)
 	}
 	return discarded, errors.Join(ctx.Err(), d.commitNow(ctx))
+}
+
+// ErrHeld is a queue that is paused: nothing of it is read.
+var ErrHeld = errors.New("it is paused: `sluice sinks resume` lets it go on")
+
+// await waits for a message, or a while: what is read may all be behind others.
+func (l *lane) await(ctx context.Context, arrived <-chan struct{}) {
+	t := time.NewTimer(50 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-arrived:
+	case <-t.C:
+	case <-l.d.intake.Done():
+	case <-ctx.Done():
+	}
 }
 
 const purgeBatch = 256
@@ -298,11 +344,13 @@ func (l *lane) discard(f *fetched, until time.Time) (n int) {
 	return n
 }
 
-// waitingNow is how much the lane could give out once it is read.
-func (l *lane) waitingNow() int {
+// coming tells whether messages may get ready without anybody's doing. Those that
+// wait for a lease in their group do not. held says that the lane is paused.
+func (l *lane) coming() (coming, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.queue.len() + l.depth + l.old + l.spilling
+	coming = l.queue.runnable() > 0 || l.behind() || l.spilling > 0 || len(l.closing) > 0 || l.queue.reading()
+	return coming, l.hold != nil
 }
 
 // commitNow saves the ledgers and waits for that. Those who call it meanwhile share

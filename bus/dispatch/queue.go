@@ -167,6 +167,16 @@ func (q *queue) release(key string) (parked *orderKey) {
 	return q.promote(key, k)
 }
 
+// reading tells whether parked deliveries are on their way back.
+func (q *queue) reading() bool {
+	for _, k := range q.keys {
+		if k.loading {
+			return true
+		}
+	}
+	return false
+}
+
 // parkedPlaces are all that is parked.
 func (q *queue) parkedPlaces() (places []bus.Position) {
 	for _, k := range q.keys {

@@ -73,16 +73,13 @@ func (l *lane) acceptAnswer(conf *laneConf, d *delivery, a *sinks.Answer, took t
 // publishReplies stores the events of an answer. The sink did its work: when they
 // cannot be stored it has to do it again.
 func (l *lane) publishReplies(conf *laneConf, d *delivery, events []bus.Event) error {
-	hops, _ := strconv.Atoi(d.event.Get(HopsAttribute))
-	if hops++; hops > MaxHops {
+	hops := hopsOf(d.event) + 1
+	if hops > MaxHops {
 		e := events[0]
 		return fmt.Errorf("%w: the answer, an event %q of type %q, would come through more than %d sinks: "+
 			"look at which rules send it where it came from", errLoop, e.ID(), e.Type(), MaxHops)
 	}
-	correlation := d.event.Get(CorrelationAttribute)
-	if correlation == "" {
-		correlation = d.event.ID()
-	}
+	correlation := correlationOf(d.event)
 	out := make([]bus.Event, len(events))
 	for i, e := range events {
 		attrs := []bus.Attr{{Name: HopsAttribute, Value: strconv.Itoa(hops)}, {Name: CauseAttribute, Value: d.event.ID()}}
@@ -107,6 +104,24 @@ func (l *lane) publishReplies(conf *laneConf, d *delivery, events []bus.Event) e
 	}
 	l.d.awaits.answer(d.event, out[0])
 	return nil
+}
+
+// hopsOf is how many sinks an event came through. Publishers can write what they
+// like there: more than any number is too many, and what is none is nothing.
+func hopsOf(e bus.Event) int {
+	n, err := strconv.ParseUint(e.Get(HopsAttribute), 10, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		return MaxHops
+	}
+	return int(min(n, MaxHops)) //nolint:gosec // at most MaxHops
+}
+
+// correlationOf is the id of the event that began it all.
+func correlationOf(e bus.Event) string {
+	if id := e.Get(CorrelationAttribute); id != "" {
+		return id
+	}
+	return e.ID()
 }
 
 // The types of reports.
@@ -160,10 +175,13 @@ func (l *lane) tell(conf *laneConf, d *delivery, to string, what report, last At
 	if err != nil {
 		return err
 	}
+	// A sink may reply to a report: the hops go on, or a loop that leads through
+	// reports would have no end.
 	e, err := bus.NewEvent([]bus.Attr{
 		{Name: "id", Value: d.id + "-" + what.eventType}, {Name: "source", Value: "/sinks/" + l.name}, {Name: "type", Value: what.eventType},
 		{Name: "subject", Value: d.event.ID()}, {Name: "datacontenttype", Value: "application/json"},
-		{Name: CauseAttribute, Value: d.event.ID()},
+		{Name: CauseAttribute, Value: d.event.ID()}, {Name: CorrelationAttribute, Value: correlationOf(d.event)},
+		{Name: HopsAttribute, Value: strconv.Itoa(hopsOf(d.event))},
 	}, data)
 	if err != nil {
 		return err

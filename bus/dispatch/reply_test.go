@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -264,3 +265,57 @@ func (s *aSwitch) hook(_ context.Context, op memlog.Op) error {
 }
 
 func lasting(d time.Duration) value.Duration { return value.Duration(d) }
+
+// A loop that goes through the report of on_success is a loop too.
+func TestLoopThroughReports(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := 0
+		var mu sync.Mutex
+		b := newReplying(func(d sinks.Delivery) (sinks.Answer, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n > 100 {
+				return sinks.Answer{}, nil
+			}
+			return sinks.Answer{Events: []bus.Event{typed(t, fmt.Sprint("r", n), "a")}}, nil
+		})
+		a := newFar(nil)
+		table := byType(t, spec("a", a, func(o *dispatch.Options) { o.OnSuccess = "b" }), spec("b", b, nil))
+		d := start(t, memlog.New(memlog.Options{}), table)
+		defer d.stop()
+		if _, err := d.pub.Publish(t.Context(), typed(t, "e", "a")); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if n > 2*dispatch.MaxHops {
+			t.Errorf("%d rounds", n)
+		}
+	})
+}
+
+// What a publisher writes into the count of hops does not let a loop go on.
+func TestHopsOfStrangers(t *testing.T) {
+	t.Parallel()
+	for _, hops := range []string{"9223372036854775807", "99999999999999999999999", "-100", "x"} {
+		t.Run(hops, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				n := 0
+				a := newReplying(func(sinks.Delivery) (sinks.Answer, error) {
+					if n++; n > 50 {
+						return sinks.Answer{}, nil
+					}
+					return sinks.Answer{Events: []bus.Event{typed(t, fmt.Sprint("r", n), "a")}}, nil
+				})
+				d := start(t, memlog.New(memlog.Options{}), byType(t, spec("a", a, nil)))
+				defer d.stop()
+				if _, err := d.pub.Publish(t.Context(), typed(t, "e", "a", bus.Attr{Name: "sluicehops", Value: hops})); err != nil {
+					t.Fatal(err)
+				}
+				pass(time.Minute)
+				if n > dispatch.MaxHops+1 {
+					t.Errorf("%d rounds", n)
+				}
+			})
+		})
+	}
+}

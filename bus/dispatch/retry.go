@@ -21,8 +21,8 @@ type retries struct {
 	heap   retryHeap
 	bytes  int // of the deliveries kept in memory
 	counts map[string]int
-	leases map[string]*retry // those that wait for the end of a job, by delivery id
-	known  uint64            // the packs below it are recovered
+	leases leases
+	known  uint64 // the packs below it are recovered
 	wake   chan struct{}
 }
 
@@ -48,23 +48,25 @@ const (
 )
 
 func newRetries(d *Dispatcher) *retries {
-	r := &retries{d: d, books: d.newLedger(false), counts: map[string]int{}, leases: map[string]*retry{}, wake: make(chan struct{}, 1)}
+	r := &retries{d: d, books: d.newLedger(false), counts: map[string]int{}, leases: newLeases(), wake: make(chan struct{}, 1)}
 	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, r.books, seq) }
 	return r
 }
 
 // schedule makes a delivery durable as a retry and waits for that; then what
-// covered it before is settled, and it leaves its lane.
-func (r *retries) schedule(l *lane, d *delivery, after time.Duration) {
+// covered it before is settled, and it leaves its lane. It is false when the bus
+// shuts down, and the delivery is left for the next start.
+func (r *retries) schedule(l *lane, d *delivery, after time.Duration) (kept bool) {
 	due := time.Now().Add(after)
 	d.due = r.d.now().Add(after)
 	durable := make(chan struct{})
 	err := r.d.retryWriter.submit(write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
 		defer close(durable)
 		if err != nil {
-			r.keep(l, d, due, err)
+			kept = r.keep(l, d, due, err)
 			return
 		}
+		kept = true
 		r.books.begin(pos.Seq, n, 0)
 		l.mu.Lock()
 		again := d.successor(origin{r.books, pos})
@@ -79,19 +81,20 @@ func (r *retries) schedule(l *lane, d *delivery, after time.Duration) {
 	}})
 	if err != nil { // shutting down
 		l.leave(d, nowhere)
-		return
+		return false
 	}
 	<-durable
+	return kept
 }
 
 // keep holds a delivery in memory that could not be given a record: that of the
 // last step covers it on. So a full store stops no deliveries, and they make room
 // in it. Only while the bus shuts down is it left for the next start.
-func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
+func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) bool {
 	if !refused(err) {
 		l.leave(d, nowhere)
 		r.d.abandoned(d, err)
-		return
+		return false
 	}
 	l.leave(d, func() {
 		d.reserved = l.ordered()
@@ -100,6 +103,7 @@ func (r *retries) keep(l *lane, d *delivery, due time.Time, err error) {
 		d.pinned = true
 		r.add(&retry{due: due, pos: d.origin.pos, sink: d.sink, d: d, reserved: d.reserved, pinned: true, leased: d.leaseID(), try: d.tried() + 1})
 	})
+	return true
 }
 
 // add lets a delivery wait. The caller holds the lock of its lane.
@@ -126,9 +130,7 @@ func (r *retries) put(w *retry) {
 		}
 	}
 	heap.Push(&r.heap, w)
-	if w.leased != "" {
-		r.leases[w.leased] = w
-	}
+	r.leases.put(w)
 	if w.place == 0 {
 		signal(r.wake)
 	}
@@ -140,9 +142,7 @@ func (r *retries) remove(w *retry) {
 	if w.d != nil {
 		r.bytes -= w.d.event.Size()
 	}
-	if r.leases[w.leased] == w {
-		delete(r.leases, w.leased)
-	}
+	r.leases.drop(w)
 }
 
 // waiting is how many deliveries of a sink wait.
