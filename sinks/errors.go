@@ -3,7 +3,11 @@ package sinks
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
+
+	"sluice/bus"
 )
 
 // Error is a failed delivery with what the sink knows about it. The policy of
@@ -27,6 +31,16 @@ const (
 	HopsAttribute = "sluicehops"
 	MaxHops       = 16
 )
+
+// Hops is how many times an event was handed on. Publishers can write what they like
+// there: what is no number was not counted by a bus, and one beyond all bounds is many.
+func Hops(e bus.Event) int {
+	n, err := strconv.ParseUint(e.Get(HopsAttribute), 10, 31)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0
+	}
+	return int(min(n, math.MaxInt32-1)) //nolint:gosec // it fits
+}
 
 // ErrLoop is in the error of a delivery that would hand an event on once more than
 // MaxHops: the dead letter says so as its reason.

@@ -113,8 +113,8 @@ func (s *sluiceSink) one(ctx context.Context, d Delivery) error {
 
 // onward is an event with its hop counted.
 func onward(e bus.Event) (bus.Event, error) {
-	hops, _ := strconv.Atoi(e.Get(HopsAttribute)) // what is no number was not counted by a bus
-	if hops = max(0, hops) + 1; hops > MaxHops {
+	hops := Hops(e) + 1
+	if hops > MaxHops {
 		return e, Permanent(fmt.Errorf("%w: the event %q of type %q was handed on %d times and would be again: "+
 			"look at which buses and rules send it where it came from", ErrLoop, e.ID(), e.Type(), hops-1))
 	}

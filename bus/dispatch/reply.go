@@ -73,7 +73,7 @@ func (l *lane) acceptAnswer(conf *laneConf, d *delivery, a *sinks.Answer, took t
 // publishReplies stores the events of an answer. The sink did its work: when they
 // cannot be stored it has to do it again.
 func (l *lane) publishReplies(conf *laneConf, d *delivery, events []bus.Event) error {
-	hops := hopsOf(d.event) + 1
+	hops := sinks.Hops(d.event) + 1
 	if hops > MaxHops {
 		e := events[0]
 		return fmt.Errorf("%w: the answer, an event %q of type %q, would come through more than %d sinks: "+
@@ -104,16 +104,6 @@ func (l *lane) publishReplies(conf *laneConf, d *delivery, events []bus.Event) e
 	}
 	l.d.awaits.answer(d.event, out[0])
 	return nil
-}
-
-// hopsOf is how many sinks an event came through. Publishers can write what they
-// like there: more than any number is too many, and what is none is nothing.
-func hopsOf(e bus.Event) int {
-	n, err := strconv.ParseUint(e.Get(HopsAttribute), 10, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		return MaxHops
-	}
-	return int(min(n, MaxHops)) //nolint:gosec // at most MaxHops
 }
 
 // correlationOf is the id of the event that began it all.
@@ -181,7 +171,7 @@ func (l *lane) tell(conf *laneConf, d *delivery, to string, what report, last At
 		{Name: "id", Value: d.id + "-" + what.eventType}, {Name: "source", Value: "/sinks/" + l.name}, {Name: "type", Value: what.eventType},
 		{Name: "subject", Value: d.event.ID()}, {Name: "datacontenttype", Value: "application/json"},
 		{Name: CauseAttribute, Value: d.event.ID()}, {Name: CorrelationAttribute, Value: correlationOf(d.event)},
-		{Name: HopsAttribute, Value: strconv.Itoa(hopsOf(d.event))},
+		{Name: HopsAttribute, Value: strconv.Itoa(sinks.Hops(d.event))},
 	}, data)
 	if err != nil {
 		return err
