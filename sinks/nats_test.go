@@ -335,3 +335,24 @@ func TestNATSSinkServerRestart(t *testing.T) {
 		}
 	}
 }
+
+func TestNATSValidate(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*sinks.NATS){
+		"subject is missing":                    func(s *sinks.NATS) { s.Subject = "" },
+		"subject \"a.>\" cannot be":             func(s *sinks.NATS) { s.Subject = "a.>" },
+		"subject \"a..b\" cannot be":            func(s *sinks.NATS) { s.Subject = "a..b" },
+		"subject {type is not":                  func(s *sinks.NATS) { s.Subject = "a.{type" },
+		"mode \"batch\" is not a mode":          func(s *sinks.NATS) { s.Mode = "batch" },
+		"stream is for jetstream: true only":    func(s *sinks.NATS) { s.Stream, s.JetStream = "S", false },
+		"stream \"a.b\" is not the name":        func(s *sinks.NATS) { s.Stream = "a.b" },
+		"headers.Nats-Msg-Id is a header of NA": func(s *sinks.NATS) { s.Headers = map[string]value.Text{"Nats-Msg-Id": value.NewText("x")} },
+		"headers.ce-id is a header of the deli": func(s *sinks.NATS) { s.Headers = map[string]value.Text{"ce-id": value.NewText("x")} },
+	} {
+		s := natsSettings("nats://127.0.0.1:4222")
+		change(s)
+		if faults := s.Validate(); len(faults) != 1 || !strings.HasPrefix(faults[0].Key+" "+faults[0].Msg, want) {
+			t.Errorf("%v, want %q", faults, want)
+		}
+	}
+}

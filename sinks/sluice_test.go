@@ -236,3 +236,22 @@ func TestSluiceCredentials(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestSluiceValidate(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*sinks.Sluice){
+		"url is missing":       func(s *sinks.Sluice) { s.URL = value.URL{} },
+		"url has a user in it": func(s *sinks.Sluice) { s.URL = parse(t, "http://u:p@a") },
+		"url has a query":      func(s *sinks.Sluice) { s.URL = parse(t, "http://a?b") },
+		"path is not a path":   func(s *sinks.Sluice) { s.Path = "events" },
+		"token has a space":    func(s *sinks.Sluice) { s.Token = value.NewSecret("Bearer x") },
+		"tls":                  func(s *sinks.Sluice) { s.TLS = &sinks.HTTPTLS{CA: "ca.pem"} },
+	} {
+		s := sinks.NewSluice()
+		s.URL = parse(t, "http://a")
+		change(s)
+		if faults := s.Validate(); len(faults) != 1 || !strings.HasPrefix(faults[0].Key+" "+faults[0].Msg, want) {
+			t.Errorf("%v, want %q", faults, want)
+		}
+	}
+}

@@ -90,8 +90,9 @@ func (s *NATS) Validate() []value.Fault {
 	m := s.mapping("cluster")
 	if _, err := m.plain(&natsMessage{subject: "a", id: "1", data: []byte("{}"), where: "a"}, ""); err != nil {
 		var attr *bus.AttributeError
-		if key := ""; errors.As(err, &attr) {
-			if key = attr.Name; key == "datacontenttype" {
+		if errors.As(err, &attr) {
+			key := attr.Name
+			if key == "datacontenttype" {
 				key = "content_type"
 			}
 			add(key, "%s", attr.Msg)

@@ -459,3 +459,35 @@ func TestNATSSlow(t *testing.T) {
 		t.Errorf("%d were stored and %d counted as dropped, of %d", large, dropped, sent)
 	}
 }
+
+func TestNATSValidate(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*sources.NATS){
+		"jetstream is missing":                  func(s *sources.NATS) { s.JetStream = nil },
+		"subjects and jetstream exclude":        func(s *sources.NATS) { s.Subjects = []string{"a"} },
+		"jetstream.stream is missing":           func(s *sources.NATS) { s.JetStream.Stream = "" },
+		"jetstream.consumer \"a.b\" is not":     func(s *sources.NATS) { s.JetStream.Consumer = "a.b" },
+		"jetstream.subjects is missing":         func(s *sources.NATS) { s.JetStream.Subjects = nil },
+		"jetstream.subjects[1] names a a secon": func(s *sources.NATS) { s.JetStream.Subjects = []string{"a", "a"} },
+		"jetstream.subjects[0] has an empty":    func(s *sources.NATS) { s.JetStream.Subjects = []string{"a..b"} },
+		"jetstream.start \"last\" is not":       func(s *sources.NATS) { s.JetStream.Start = "last" },
+		"jetstream.ack_wait is out of range":    func(s *sources.NATS) { s.JetStream.AckWait = 1 },
+		"queue is for subjects only":            func(s *sources.NATS) { s.Queue = "q" },
+		"max_bytes is out of range":             func(s *sources.NATS) { s.MaxBytes = 1 },
+		"content_type \"json\" is not":          func(s *sources.NATS) { s.ContentType = "json" },
+		"type ":                                 func(s *sources.NATS) { s.Type = "" },
+		"source ":                               func(s *sources.NATS) { s.Source = "a\nb" },
+		"urls is missing":                       func(s *sources.NATS) { s.URLs = nil },
+	} {
+		s := sources.NewNATS()
+		s.URLs = []string{"nats://127.0.0.1:4222"}
+		s.JetStream = &sources.NATSStream{Stream: natsStream, Consumer: natsConsumer, Subjects: []string{"orders.>"}, Create: true}
+		if faults := s.Validate(); len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		change(s)
+		if faults := s.Validate(); len(faults) != 1 || !strings.HasPrefix(faults[0].Key+" "+faults[0].Msg, want) {
+			t.Errorf("%v, want %q", faults, want)
+		}
+	}
+}

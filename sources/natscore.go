@@ -76,7 +76,7 @@ func (r *natsRun) listen(ctx, flight context.Context, in <-chan *natsgo.Msg, sub
 			if !ok {
 				return nil
 			}
-			if err := r.publish(flight, r.company(m, in)); err != nil {
+			if r.publish(flight, r.company(m, in)) != nil {
 				return nil // the grace is over
 			}
 			dropped = r.lost(subs, dropped)

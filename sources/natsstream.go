@@ -114,6 +114,8 @@ func (r *natsRun) fits(have jetstream.ConsumerConfig) error {
 	switch {
 	case have.AckPolicy == jetstream.AckNonePolicy:
 		return fmt.Errorf("the consumer %s needs no acknowledgements, so a crash would lose messages: make one with the policy explicit", want.Consumer)
+	case have.HeadersOnly:
+		return fmt.Errorf("the consumer %s delivers headers only, so the data would be lost: make one without headers_only", want.Consumer)
 	case len(want.Subjects) > 0 && !slices.Equal(other, slices.Sorted(slices.Values(want.Subjects))):
 		return fmt.Errorf("the consumer %s reads the subjects [%s] and not [%s]: name another consumer, or change the subjects of one of them",
 			want.Consumer, strings.Join(filters, " "), strings.Join(want.Subjects, " "))
