@@ -119,6 +119,16 @@ func (r *retries) takeLease(ctx context.Context, id, token string) (w *retry, do
 	return w, done, nil
 }
 
+// LeaseSink is the sink that took a lease; "" when there is none.
+func (d *Dispatcher) LeaseSink(id string) string {
+	d.retries.mu.Lock()
+	defer d.retries.mu.Unlock()
+	for _, w := range d.retries.leases.waiting[id] {
+		return w.sink
+	}
+	return ""
+}
+
 // pickLease takes out the lease that a token is of, of several the one that ends
 // first. busy says that somebody else has it: a heartbeat and the end of a job may
 // come at the same time, and one must not make the other fail.

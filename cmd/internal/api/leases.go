@@ -54,7 +54,7 @@ func (a *api) completeLease(w http.ResponseWriter, r *http.Request) error {
 		Status: http.StatusOK, ContentType: r.Header.Get("Content-Type"), Body: body[:min(len(body), sinks.MaxAnswerBody)],
 	}
 	if sinks.HoldsEvents(r.Header) {
-		if answer.Events, err = sinks.ReadEvents("lease", r.PathValue("id"), r.Header, body); err != nil {
+		if answer.Events, err = sinks.ReadEvents(a.Bus.LeaseSink(r.PathValue("id")), r.PathValue("id"), r.Header, body); err != nil {
 			return refuse(http.StatusBadRequest, "the reply is no CloudEvent: %s", err)
 		}
 	}

@@ -81,6 +81,9 @@ rules:
 		n.Get("/api/v1/dead-letters", &dead)
 		return len(dead.DeadLetters) == 1 && dead.DeadLetters[0].Event.ID == "2"
 	})
+	if source := last.Requests()[0].Header.Get("Ce-Source"); source != "/sinks/job" {
+		t.Errorf("the reply comes from %q", source)
+	}
 	if len(job.Requests()) != 2 {
 		t.Errorf("the function was called %d times", len(job.Requests()))
 	}

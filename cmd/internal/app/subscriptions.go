@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,14 @@ type subscription struct {
 }
 
 func (s *subscription) name() string { return config.SubscriptionPrefix + s.doc.ID }
+
+// where is the sink for the log: the path and the query of a URL may hold keys.
+func (s *subscription) where() string {
+	if http, ok := s.opener.(*sinks.HTTP); ok {
+		return http.URL.Host
+	}
+	return s.doc.Sink
+}
 
 // loadSubscriptions reads what an earlier process kept.
 func (a *App) loadSubscriptions(ctx context.Context) error {
@@ -120,6 +129,9 @@ func (s *subscription) configure() error {
 			return fmt.Errorf("protocolsettings.method: %q is not supported: events are POSTed", p.Method)
 		}
 		for name, text := range p.Headers {
+			if http := textproto.CanonicalMIMEHeaderKey(name); http == "Authorization" || http == "Proxy-Authorization" || http == "Cookie" {
+				return fmt.Errorf("protocolsettings.headers: %s is a secret, and these are shown: send it as sinkcredential", http)
+			}
 			hook.Headers[name] = value.NewText(text)
 		}
 	}
@@ -185,7 +197,7 @@ func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscrip
 		}
 		return doc, errors.Join(err, a.store.PutState(ctx, subscriptionState+doc.ID, undo))
 	}
-	a.log.Info("subscribed", "subscription", doc.ID, "sink", s.doc.Sink)
+	a.log.Info("subscribed", "subscription", doc.ID, "sink", s.where())
 	return doc.Shown(), nil
 }
 
@@ -193,6 +205,11 @@ func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscrip
 func (a *App) Unsubscribe(ctx context.Context, id string) error {
 	a.change.Lock()
 	defer a.change.Unlock()
+	return a.unsubscribe(ctx, id)
+}
+
+// unsubscribe is Unsubscribe for who holds the lock of changes.
+func (a *App) unsubscribe(ctx context.Context, id string) error {
 	if a.current()[id] == nil {
 		return fmt.Errorf("subscription %q: %w", id, bus.ErrNotFound)
 	}
@@ -284,12 +301,28 @@ func (a *App) expireSubscriptions(ctx context.Context) {
 		case <-tick.C:
 		}
 		for id, s := range a.current() {
-			if life := time.Duration(s.doc.Expires); life > 0 && time.Since(s.seen) > life {
-				a.log.Info("a subscription was not renewed in time", "subscription", id)
-				if err := a.Unsubscribe(ctx, id); err != nil && !errors.Is(err, bus.ErrNotFound) {
-					a.log.Warn("cannot end a subscription", "subscription", id, "err", err)
-				}
+			if s.over() {
+				a.expire(ctx, id)
 			}
 		}
+	}
+}
+
+// over tells whether the holder of a subscription has not renewed it in time.
+func (s *subscription) over() bool {
+	life := time.Duration(s.doc.Expires)
+	return life > 0 && time.Since(s.seen) > life
+}
+
+// expire ends a subscription, unless it was renewed while another change was made.
+func (a *App) expire(ctx context.Context, id string) {
+	a.change.Lock()
+	defer a.change.Unlock()
+	if s := a.current()[id]; s == nil || !s.over() {
+		return
+	}
+	a.log.Info("a subscription was not renewed in time", "subscription", id)
+	if err := a.unsubscribe(ctx, id); err != nil {
+		a.log.Warn("cannot end a subscription", "subscription", id, "err", err)
 	}
 }

@@ -25,7 +25,7 @@ func TestSubscriptionIsDurable(t *testing.T) {
 	dir := t.TempDir()
 	n := apptest.Start(t, subscribing, apptest.OnDisk(dir))
 	doc := fmt.Sprintf(`{
-		"types": ["order.created"], "filters": [{"not": {"exact": {"subject": "test"}}}], "sink": %q,
+		"types": ["order.created"], "filters": [{"not": {"exact": {"subject": "test"}}}], "sink": "%s/?key=in-url",
 		"protocolsettings": {"headers": {"X-Custom": "${env:HOME}"}},
 		"sinkcredential": {"credentialtype": "ACCESSTOKEN", "accesstoken": "marker-secret"}
 	}`, f.URL)
@@ -43,13 +43,16 @@ func TestSubscriptionIsDurable(t *testing.T) {
 	n.MustPublish("1", "order.created", "{}")
 	n.MustPublish("2", "order.changed", "{}")
 	apptest.Eventually(t, "it is delivered", func() bool { return len(f.Delivered()) == 1 })
+	if log := n.Logs.String(); strings.Contains(log, "in-url") || strings.Contains(log, "marker-secret") {
+		t.Errorf("the log shows a secret: %s", log)
+	}
 	if err := n.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
 	n = apptest.Start(t, subscribing, apptest.OnDisk(dir))
 	var one api.Subscription
-	if n.Get(location, &one); one.Sink != f.URL || one.Credential != nil || len(one.Filters) != 1 {
+	if n.Get(location, &one); one.Sink != f.URL+"/?key=in-url" || one.Credential != nil || len(one.Filters) != 1 {
 		t.Errorf("after a restart: %+v", one)
 	}
 	n.MustPublish("3", "order.created", "{}")
@@ -98,15 +101,16 @@ func TestBadSubscription(t *testing.T) {
 		`{"sink": "nowhere"}`:          "is not an absolute URL",
 		`{"sink": "http://a:b@c/"}`:    "send them as sinkcredential",
 		`{"sink": "http://a", "x": 1}`: "unknown field",
-		`{"sink": "http://a", "filters": [{"like": {}}]}`:                           "is not a dialect",
-		`{"sink": "http://a", "match": {"type": "x"}}`:                              "match:",
-		`{"sink": "http://a", "protocol": "MQTT5"}`:                                 "write HTTP",
-		`{"sink": "http://a", "protocolsettings": {"headers": {"Ce-Id": "1"}}}`:     "is a header of the delivery itself",
-		`{"sink": "http://a", "protocolsettings": {"headers": {"X": "a\r\nB: c"}}}`: "line break",
-		`{"sink": "http://a", "sinkcredential": {"credentialtype": "PLAIN"}}`:       "sinkcredential: write",
-		`{"sink": "queue:", "protocolsettings": {"method": "POST"}}`:                "a queue is fetched from",
-		`{"sink": "http://a", "types": [""]}`:                                       "types: one of them is empty",
-		`{"sink": "http://a", "expires": "soon"}`:                                   "soon",
+		`{"sink": "http://a", "filters": [{"like": {}}]}`:                                                  "is not a dialect",
+		`{"sink": "http://a", "match": {"type": "x"}}`:                                                     "match:",
+		`{"sink": "http://a", "protocol": "MQTT5"}`:                                                        "write HTTP",
+		`{"sink": "http://a", "protocolsettings": {"headers": {"Ce-Id": "1"}}}`:                            "is a header of the delivery itself",
+		`{"sink": "http://a", "protocolsettings": {"headers": {"X": "a\r\nB: c"}}}`:                        "line break",
+		`{"sink": "http://a", "protocolsettings": {"headers": {"authorization": "Bearer marker-secret"}}}`: "send it as sinkcredential",
+		`{"sink": "http://a", "sinkcredential": {"credentialtype": "PLAIN"}}`:                              "sinkcredential: write",
+		`{"sink": "queue:", "protocolsettings": {"method": "POST"}}`:                                       "a queue is fetched from",
+		`{"sink": "http://a", "types": [""]}`:                                                              "types: one of them is empty",
+		`{"sink": "http://a", "expires": "soon"}`:                                                          "soon",
 	} {
 		if a := n.Do("POST", "/subscriptions", doc); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), want) {
 			t.Errorf("%s: %d %s, want %q", doc, a.Status, a.Body, want)
