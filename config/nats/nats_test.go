@@ -174,7 +174,7 @@ func TestValidate(t *testing.T) {
 		"nkey is not the seed of a user":       {URLs: []string{"nats://a"}, NKey: secret("SUxyz")},
 		"credentials does not hold":            {URLs: []string{"nats://a"}, Credentials: secret("/path/user.creds")},
 		"tls has one of cert and key":          {URLs: []string{"nats://a"}, TLS: &value.TLS{Cert: "c"}},
-		"tls.insecure_skip_verify makes ca us": {URLs: []string{"nats://a"}, TLS: &value.TLS{CA: "c", Insecure: true}},
+		"tls.insecure makes ca us": {URLs: []string{"nats://a"}, TLS: &value.TLS{CA: "c", Insecure: true}},
 		"":                                     {URLs: []string{"nats://a", "tls://b:4222", "wss://c"}, Credentials: secret(creds), TLS: &value.TLS{}},
 	} {
 		faults := c.Validate()

@@ -13,7 +13,7 @@ type TLS struct {
 	Cert       string `yaml:"cert" doc:"A PEM file with the certificate to show to the server."`
 	Key        string `yaml:"key" doc:"A PEM file with the key of cert."`
 	ServerName string `yaml:"server_name" doc:"The name in the server's certificate, where it is not the host that is connected to."`
-	Insecure   bool   `yaml:"insecure_skip_verify" doc:"Trust any certificate: whoever is in between can read and change everything. For tests only."`
+	Insecure   bool   `yaml:"insecure" doc:"Trust any certificate: whoever is in between can read and change everything. For tests only."`
 }
 
 // Validate finds what a single value cannot show. The faults' keys begin with tls,
@@ -27,7 +27,7 @@ func (t *TLS) Validate() []Fault {
 		faults = append(faults, Fault{Key: "tls", Msg: "has one of cert and key: give both, or neither"})
 	}
 	if t.Insecure && t.CA != "" {
-		faults = append(faults, Fault{Key: "tls.insecure_skip_verify", Msg: "makes ca useless: leave out one of them"})
+		faults = append(faults, Fault{Key: "tls.insecure", Msg: "makes ca useless: leave out one of them"})
 	}
 	return faults
 }
