@@ -137,7 +137,7 @@ func TestLambdaRequests(t *testing.T) {
 			continue
 		}
 		i := <-got
-		if kind := i.Header.Get("X-Amz-Invocation-Type"); string(i.body) != c.want || kind != c.kind || c.path != "" && i.RequestURI != c.path {
+		if kind := i.Header.Get("X-Amz-Invocation-Type"); string(i.body) != c.want || !bus.ValidJSON(i.body) || kind != c.kind || c.path != "" && i.RequestURI != c.path {
 			t.Errorf("%s: %s %s\n%s, want\n%s", name, kind, i.RequestURI, i.body, c.want)
 		}
 		if (i.custom["sluice-delivery-id"] == "d" && i.custom["sluice-attempt"] == "2") != (c.kind == "RequestResponse") {
