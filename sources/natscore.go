@@ -76,7 +76,7 @@ func (r *natsRun) listen(ctx, flight context.Context, in <-chan *natsgo.Msg, sub
 			if !ok {
 				return nil
 			}
-			if r.publish(flight, r.company(m, in)) != nil {
+			if !r.publish(flight, r.company(m, in)) {
 				return nil // the grace is over
 			}
 			dropped = r.lost(subs, dropped)
@@ -104,9 +104,9 @@ func (r *natsRun) company(m *natsgo.Msg, in <-chan *natsgo.Msg) []*natsgo.Msg {
 	return batch
 }
 
-// publish makes a batch durable, and then answers those who asked for it. An error
-// means that ctx ended first.
-func (r *natsRun) publish(ctx context.Context, batch []*natsgo.Msg) error {
+// publish makes a batch durable, and then answers those who asked for it. It is
+// false when ctx ended first.
+func (r *natsRun) publish(ctx context.Context, batch []*natsgo.Msg) bool {
 	events := make([]bus.Event, 0, len(batch))
 	replies := make([]string, len(batch))
 	var poison []Rejected
@@ -122,12 +122,12 @@ func (r *natsRun) publish(ctx context.Context, batch []*natsgo.Msg) error {
 		events = append(events, e)
 		replies[i] = natsAck
 	}
-	if err := r.feed.publish(ctx, events...); err != nil {
-		return err
+	if r.feed.publish(ctx, events...) != nil {
+		return false
 	}
 	for _, rejected := range poison {
-		if err := r.feed.reject(ctx, rejected); err != nil {
-			return err
+		if r.feed.reject(ctx, rejected) != nil {
+			return false
 		}
 	}
 	for i, msg := range batch {
@@ -135,7 +135,7 @@ func (r *natsRun) publish(ctx context.Context, batch []*natsgo.Msg) error {
 			_ = msg.Respond([]byte(replies[i])) // who hears nothing asks again
 		}
 	}
-	return nil
+	return true
 }
 
 // lost counts what the subscriptions dropped, since before.

@@ -25,8 +25,8 @@ const password = "pa55word-marker"
 // user makes an NKey, and credentials of an account that the server trusts.
 func user(t *testing.T) (public, seed, creds string, trust func(*server.Options)) {
 	t.Helper()
-	key := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
-		pair, err := make()
+	key := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		pair, err := create()
 		if err != nil {
 			t.Fatal(err)
 		}
