@@ -134,6 +134,10 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 	switch {
 	case err != nil || len(batch) > 1:
 	case answer.Lease > 0:
+		if err = l.acceptEvents(conf, batch[0], &answer); err != nil {
+			watched = true
+			break
+		}
 		err = &leaseTaken{Duration: min(answer.Lease, time.Duration(conf.options.Lease))}
 	default:
 		if err = l.acceptAnswer(conf, batch[0], &answer, took); err != nil {

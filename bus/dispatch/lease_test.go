@@ -192,3 +192,25 @@ func TestEndLeaseAgain(t *testing.T) {
 		d.settled()
 	})
 }
+
+// Events in the answer that takes a lease are published like any others.
+func TestLeaseWithEvents(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, last := newLessee(time.Minute), newFar(nil)
+		take := f.reply
+		f.reply = func(d sinks.Delivery) (sinks.Answer, error) {
+			a, err := take(d)
+			a.Events = []bus.Event{typed(t, "begun", "end")}
+			return a, err
+		}
+		d := start(t, memlog.New(memlog.Options{}), byType(t, spec("job", f, leases(time.Hour)), spec("end", last, nil)))
+		defer d.stop()
+		if _, err := d.pub.Publish(t.Context(), typed(t, "e", "job")); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		if last.times("begun") != 1 || d.Balance().Retries != 1 {
+			t.Errorf("%d times, %+v", last.times("begun"), d.Balance())
+		}
+	})
+}

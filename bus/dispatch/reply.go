@@ -55,10 +55,8 @@ func (l *lane) ask(c *laneConf, d *delivery) sinks.Ask {
 // acceptAnswer does with an answer what is to be done before the delivery counts as
 // made. An error makes it a failed one.
 func (l *lane) acceptAnswer(conf *laneConf, d *delivery, a *sinks.Answer, took time.Duration) error {
-	if len(a.Events) > 0 && conf.options.Replies != RepliesIgnored {
-		if err := l.publishReplies(conf, d, a.Events); err != nil {
-			return err
-		}
+	if err := l.acceptEvents(conf, d, a); err != nil {
+		return err
 	}
 	if conf.options.OnSuccess == "" || isReport(d.rule) {
 		return nil
@@ -68,6 +66,15 @@ func (l *lane) acceptAnswer(conf *laneConf, d *delivery, a *sinks.Answer, took t
 		return fmt.Errorf("the sink took the event; the report for on_success could not be stored: %w", err)
 	}
 	return nil
+}
+
+// acceptEvents publishes the events of an answer, be it the end of a job or a lease
+// for one.
+func (l *lane) acceptEvents(conf *laneConf, d *delivery, a *sinks.Answer) error {
+	if len(a.Events) == 0 || conf.options.Replies == RepliesIgnored {
+		return nil
+	}
+	return l.publishReplies(conf, d, a.Events)
 }
 
 // publishReplies stores the events of an answer. The sink did its work: when they
