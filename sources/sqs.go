@@ -28,7 +28,7 @@ import (
 type SQS struct {
 	aws.Queue   `yaml:",inline"`
 	Wait        value.Duration `yaml:"wait" doc:"How long a request waits for messages: 0 to 20s."`
-	Visibility  value.Duration `yaml:"visibility" doc:"How long others do not see a message that is in hand. It is extended for as long as that takes; after a crash the message comes again when it is over."`
+	Visibility  value.Duration `yaml:"visibility" doc:"How long others do not see a message that is in hand. It is extended for as long as that takes. When it is over, a message comes again that was in hand at a crash, or that the queue handed out at the very moment when the source stopped."`
 	MaxInFlight int            `yaml:"max_in_flight" doc:"The most messages in hand, received and not deleted yet."`
 	MaxBytes    value.Bytes    `yaml:"max_bytes" doc:"How many bytes of messages in hand are enough: no more are asked for at a time while there are as many."`
 	Unwrap      string         `yaml:"unwrap" enum:"none,sns" doc:"sns: of a notification of Amazon SNS only the message becomes the data; none: the body as it came."`

@@ -21,6 +21,9 @@ func TestSQSContract(t *testing.T) {
 	t.Parallel()
 	sourcetest.Run(t, func(t *testing.T) *sourcetest.Subject {
 		f := newSQSFake(t)
+		s := f.settings(t)
+		// What the queue hands out at the moment when the source stops comes again then.
+		s.Visibility = value.Duration(2 * time.Second)
 		gone := func(ctx context.Context, m *sqsFakeMessage) error {
 			select {
 			case <-m.gone:
@@ -30,7 +33,7 @@ func TestSQSContract(t *testing.T) {
 			}
 		}
 		return &sourcetest.Subject{
-			Source: sourcetest.NewHost(t).Open(t, f.settings(t)),
+			Source: sourcetest.NewHost(t).Open(t, s),
 			Send: func(ctx context.Context, e bus.Event) error {
 				return gone(ctx, f.send(string(e.AppendJSON(nil)), nil))
 			},
