@@ -73,6 +73,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		l.observe(conf, verdict, a, n, err, now)
 	}
 	l.d.fates.outcome(d, a, verdict, after, n)
+	l.d.history.outcome(d, a, verdict, after, n)
 	switch verdict {
 	case Delivered:
 		l.metrics.delivered(d.rule, max(0, wall.Sub(d.accepted)))

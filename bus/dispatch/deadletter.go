@@ -29,7 +29,8 @@ type DeadLetter struct {
 	Died       time.Time
 	Attempts   []Attempt
 
-	shaped bool // see delivery
+	shaped  bool // see delivery
+	dropped int  // attempts that are not in Attempts
 }
 
 // key is that of its pack.
@@ -173,7 +174,7 @@ func decodeDeadLetter(rec []byte, pos bus.Position, key string) (*DeadLetter, er
 	}
 	letter := &DeadLetter{
 		ID: pos.String(), DeliveryID: m.ID, Event: e, Rule: m.Rule, Reason: m.Reason,
-		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts, shaped: m.Shaped,
+		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts, shaped: m.Shaped, dropped: m.Dropped,
 	}
 	if source, ok := strings.CutPrefix(key, sourceKey); ok {
 		letter.Source = source
@@ -247,6 +248,7 @@ func (d *Dispatcher) DeadLetter(ctx context.Context, id string) (DeadLetter, err
 func (d *Dispatcher) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (removed int, err error) {
 	err = d.dead.walk(ctx, bus.Position{}, func(letter *DeadLetter, n int) bool {
 		if f.accepts(letter) {
+			d.history.purged(letter)
 			d.dead.remove(letter, n)
 			d.metrics.purged.WithLabelValues(letter.Sink, "purged").Inc()
 			removed++

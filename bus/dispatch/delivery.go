@@ -104,8 +104,13 @@ func (d *delivery) addAttempt(a Attempt) {
 // deliveryID is the same on every attempt and after every restart, and differs
 // between any two of event, rule and sink. salt tells replays apart.
 func deliveryID(e bus.Event, rule, sink, salt string) string {
+	return identityOf(e).delivery(rule, sink, salt)
+}
+
+// delivery is the id of a delivery of the event.
+func (i identity) delivery(rule, sink, salt string) string {
 	h := sha256.New()
-	for _, s := range [...]string{e.Source(), e.ID(), rule, sink, salt} {
+	for _, s := range [...]string{i.source, i.id, rule, sink, salt} {
 		var n [8]byte
 		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
 		h.Write(n[:])

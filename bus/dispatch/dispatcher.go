@@ -30,6 +30,7 @@ type Dispatcher struct {
 	events  *ledger
 	dirty   chan struct{} // a ledger has changed
 	fates   *fates
+	history *history
 	jobs    *jobs
 	dedup   *dedup           // nil: every publish is stored
 	now     func() time.Time // the wall clock
@@ -127,6 +128,7 @@ func New(c Config) (*Dispatcher, error) {
 	if d.now = c.Clock; d.now == nil {
 		d.now = time.Now
 	}
+	d.history = newHistory(d.now)
 	if d.leaseURL = c.LeaseURL; d.leaseURL == nil {
 		d.leaseURL = func(id string) string { return "/api/v1/leases/" + id }
 	}
@@ -229,6 +231,7 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 	if err := d.restoreHolds(ctx); err != nil {
 		return h, err
 	}
+	d.restoreHistory(ctx)
 	waiting, err := d.backlogStream.Keys(ctx)
 	if err != nil {
 		return h, err
@@ -523,6 +526,7 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 	if !d.recovered {
 		return nil
 	}
+	d.saveHistory(context.Background())
 	return d.commit(context.Background())
 }
 

@@ -179,10 +179,12 @@ func (r *redriving) flush(ctx context.Context) error {
 		for _, dead := range one {
 			out = append(out, dead.out...)
 		}
+		began := r.j.d.now() // a delivery may be made before send returns
 		if err := r.sender.send(ctx, out, fromRedrive); err != nil {
 			return err
 		}
 		for _, dead := range one {
+			r.j.d.history.redriven(dead.letter, r.job.ID, dead.out, began)
 			r.j.d.dead.remove(dead.letter, dead.pack)
 		}
 		r.j.update(r.job, func(job *Job) { job.Sent += len(out) })

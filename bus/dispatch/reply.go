@@ -109,6 +109,7 @@ func (l *lane) publishReplies(conf *laneConf, d *delivery, events []bus.Event) e
 	if err != nil {
 		return fmt.Errorf("the sink took the event and replied; the reply could not be stored: %w", err)
 	}
+	l.d.history.replied(d, out)
 	l.d.awaits.answer(d.event, out[0])
 	return nil
 }
@@ -172,10 +173,11 @@ func (l *lane) tell(conf *laneConf, d *delivery, to string, what report, last At
 	if err != nil {
 		return err
 	}
+	is := reportIdentity(l.name, d.id, what)
 	// A sink may reply to a report: the hops go on, or a loop that leads through
 	// reports would have no end.
 	e, err := bus.NewEvent([]bus.Attr{
-		{Name: "id", Value: d.id + "-" + what.eventType}, {Name: "source", Value: "/sinks/" + l.name}, {Name: "type", Value: what.eventType},
+		{Name: "id", Value: is.id}, {Name: "source", Value: is.source}, {Name: "type", Value: what.eventType},
 		{Name: "subject", Value: d.event.ID()}, {Name: "datacontenttype", Value: "application/json"},
 		{Name: CauseAttribute, Value: d.event.ID()}, {Name: CorrelationAttribute, Value: correlationOf(d.event)},
 		{Name: HopsAttribute, Value: strconv.Itoa(sinks.Hops(d.event))},
@@ -189,6 +191,11 @@ func (l *lane) tell(conf *laneConf, d *delivery, to string, what report, last At
 	return store(ctx, []outgoing{{target, &delivery{
 		event: e, id: deliveryID(e, what.rule, to, ""), rule: what.rule, sink: to, accepted: time.Now(),
 	}}}, fromReport)
+}
+
+// reportIdentity is the identity of the report of a delivery.
+func reportIdentity(sink, delivery string, what report) identity {
+	return identity{"/sinks/" + sink, delivery + "-" + what.eventType}
 }
 
 func reportAnswer(a *sinks.Answer) *reportedAnswer {

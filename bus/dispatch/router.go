@@ -206,6 +206,7 @@ func (r *router) route(table *routing, event bus.Event, pos bus.Position, accept
 	}
 	r.to = table.targets(event, r.hits, r.to[:0])
 	r.d.fates.accepted(event, pos, accepted, table, r.hits, r.misses)
+	r.d.history.accepted(event, pos, accepted, table, r.hits, r.misses)
 	r.books.start(pos, len(r.to))
 	for _, t := range r.to {
 		t.lane.admit(&delivery{

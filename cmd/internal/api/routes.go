@@ -72,6 +72,7 @@ func (a *api) routes() []route {
 		{"POST", v1 + "/jobs/{id}/cancel", Admin, a.cancelJob},
 
 		{"GET", v1 + "/events", Consume, a.listEvents},
+		{"GET", v1 + "/story", Consume, a.story},
 		{"GET", v1 + "/tail", Consume, a.tail},
 
 		{"POST", v1 + "/reload", Admin, a.reload},

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"net/url"
-
 	"github.com/spf13/cobra"
 )
 
@@ -64,42 +61,4 @@ func (e *env) listEvents(l listing) error {
 	err := t.print(e.stdout)
 	l.more(e)
 	return err
-}
-
-func newEventsShowCommand(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:   "show ID",
-		Short: "Show an event as it came in.",
-		Long: `Show the events with this id as they came in, as CloudEvents in JSON. There may be several:
-only source and id together name one event.`,
-		Example: "  sluice events show order-17",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			api, err := e.client()
-			if err != nil {
-				return err
-			}
-			l, err := api.list(c.Context(), "api/v1/events", "events", url.Values{"id": args}, page{})
-			if err != nil {
-				return err
-			}
-			if len(l.items) == 0 {
-				return fmt.Errorf("the server keeps no event with the id %q: it may never have come, or was removed as store.retain says", args[0])
-			}
-			if e.json() {
-				return l.print(e, "events")
-			}
-			for _, item := range l.items {
-				s, err := decode[storedDoc](item, nil)
-				if err != nil {
-					return err
-				}
-				e.note("at %s, accepted %s (%s)", s.Position, stamp(s.Accepted), ago(e.now(), s.Accepted))
-				if err := e.printJSON(s.Event); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
 }
