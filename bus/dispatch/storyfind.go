@@ -155,7 +155,7 @@ func (t *telling) scan(ctx context.Context, low, high uint64, until time.Time, i
 		if pack.Seq > high {
 			return false
 		}
-		if time.Now().After(until) || ctx.Err() != nil {
+		if !time.Now().Before(until) || ctx.Err() != nil {
 			done = false
 			return false
 		}

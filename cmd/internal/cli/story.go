@@ -281,7 +281,7 @@ func (t *teller) happened(h *dispatch.Happening, s *dispatch.Story, indent strin
 }
 
 func (t *teller) accepted(h *dispatch.Happening, s *dispatch.Story) string {
-	text := "at " + h.Position
+	text := "at " + oneLine(h.Position)
 	switch {
 	case h.Rules == nil && len(s.Rules) == 0:
 		text += "; no rule matches it now"
