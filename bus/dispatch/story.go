@@ -362,7 +362,7 @@ func storyMisses(misses []Miss) (out []StoryMiss) {
 
 // byTime orders the lines of a story.
 func byTime(a, b Happening) int {
-	return cmp.Or(a.At.Compare(b.At), cmp.Compare(stageRank(a.Stage), stageRank(b.Stage)))
+	return cmp.Or(a.At.Compare(b.At), cmp.Compare(stageRank(a.Stage), stageRank(b.Stage)), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Rule, b.Rule))
 }
 
 // stageRank orders what happened at the same moment.

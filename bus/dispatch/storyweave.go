@@ -217,9 +217,16 @@ func (w *weaver) waits() {
 	}
 }
 
-// sorted is the timeline.
+// sorted is the timeline. The deliveries follow its order.
 func (w *weaver) sorted() []Happening {
 	slices.SortStableFunc(w.lines, byTime)
+	first := map[string]int{}
+	for i := range w.lines {
+		if id := w.lines[i].Delivery; id != "" && first[id] == 0 {
+			first[id] = i - len(w.lines) // those without a line come last
+		}
+	}
+	slices.SortStableFunc(w.order, func(a, b string) int { return first[a] - first[b] })
 	return slices.Clip(append([]Happening{}, w.lines...))
 }
 

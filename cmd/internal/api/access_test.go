@@ -41,6 +41,8 @@ server:
 		{"POST", "/in/orders", "reader", 403},
 		{"GET", "/api/v1/events", "reader", 200},
 		{"GET", "/api/v1/events", "shop", 403},
+		{"GET", "/api/v1/story?id=none", "reader", 404},
+		{"GET", "/api/v1/story?id=none", "shop", 403},
 		{"GET", "/api/v1/status", "reader", 403},
 		{"GET", "/metrics", "reader", 403},
 		{"GET", "/metrics", "prom", 200},
