@@ -173,7 +173,7 @@ const (
 // Story puts together what is known of an event.
 func (d *Dispatcher) Story(ctx context.Context, q StoryQuery) (Stories, error) {
 	asked := d.now()
-	t := &telling{d: d, q: q, asked: asked, deadline: time.Now().Add(q.Patience), nodes: map[identity]*Story{}, waiting: map[string]*held{}, said: map[string]bool{}, ids: []string{q.ID}}
+	t := &telling{d: d, q: q, asked: asked, deadline: time.Now().Add(q.Patience), nodes: map[identity]*Story{}, said: map[string]bool{}, ids: []string{q.ID}}
 	t.search.Since = q.Since
 	if err := t.findEvents(ctx); err != nil {
 		return Stories{}, err
@@ -185,15 +185,18 @@ func (d *Dispatcher) Story(ctx context.Context, q StoryQuery) (Stories, error) {
 			err = t.findDeliveries(ctx)
 		}
 	}
+	if err == nil {
+		err = t.tellAll()
+	}
+	if err == nil && t.doubtful() { // a delivery may have changed its place between two looks
+		if err = t.findDeliveries(ctx); err == nil {
+			err = t.tellAll()
+		}
+	}
 	if err != nil {
 		return Stories{}, err
 	}
-	out := Stories{Stories: []*Story{}, Search: t.search, History: d.history.covers()}
-	for _, s := range t.order {
-		if err := t.tell(s); err != nil {
-			return Stories{}, err
-		}
-	}
+	out := Stories{Stories: []*Story{}, History: d.history.covers()}
 	for _, s := range t.order {
 		t.reply(s)
 	}
@@ -238,7 +241,7 @@ func (t *telling) node(e bus.Event) *Story {
 	s := t.nodes[identityOf(e)]
 	if s == nil {
 		s = &Story{
-			ID: e.ID(), Source: e.Source(), event: e, Accepted: []StoryPlace{}, Rules: []StoryRule{}, Timeline: []Happening{},
+			ID: e.ID(), Source: e.Source(), event: e, Accepted: []StoryPlace{}, Timeline: []Happening{},
 			Deliveries: []StoryDelivery{}, Replies: []*Story{},
 		}
 		s.Event = e.AppendJSON(make([]byte, 0, e.Size()+64))
@@ -266,8 +269,25 @@ func (s *Story) stored(pos bus.Position, at time.Time) {
 	}
 }
 
+func (t *telling) tellAll() error {
+	for _, s := range t.order {
+		if err := t.tell(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// doubtful tells whether there is a delivery of which nobody knows how it ended.
+func (t *telling) doubtful() bool {
+	return slices.ContainsFunc(t.order, func(s *Story) bool {
+		return slices.ContainsFunc(s.Deliveries, func(d StoryDelivery) bool { return d.State == DeliveryEnded || d.State == DeliveryUnknown })
+	})
+}
+
 // tell fills in what is known of one event.
 func (t *telling) tell(s *Story) error {
+	s.Rules, s.Notes = []StoryRule{}, nil
 	table := t.d.routing.Load()
 	hits, _, err := table.match(s.event, nil, nil)
 	if err != nil {
@@ -277,10 +297,6 @@ func (t *telling) tell(s *Story) error {
 		s.Rules = append(s.Rules, StoryRule{table.routes[hit].Name, table.routes[hit].To})
 	}
 	slices.SortFunc(s.Accepted, func(a, b StoryPlace) int { return a.At.Compare(b.At) })
-	s.Settled = true
-	for _, p := range s.Accepted {
-		s.Settled = s.Settled && t.d.events.ended(p.pos)
-	}
 	w := newWeaver(t, s)
 	w.places()
 	w.history()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"sluice/bus"
 	"sluice/bus/dispatch"
 	"sluice/bus/memlog"
+	"sluice/config/value"
 	"sluice/sinks"
 )
 
@@ -274,4 +277,46 @@ func TestStoryInALongLog(t *testing.T) {
 			t.Error("a caller who has gone got an answer")
 		}
 	})
+}
+
+// While deliveries change their places, a story loses sight of none: each is somewhere,
+// or was seen to end.
+func TestStoryWhileItHappens(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int64
+	flaky := newFar(func(context.Context, sinks.Delivery) error {
+		if tries.Add(1)%3 != 0 {
+			return errors.New("not now")
+		}
+		return nil
+	})
+	quick := func(o *dispatch.Options) {
+		o.Concurrency, o.SpillAfter = 2, lasting(5*time.Millisecond)
+		o.Retry = dispatch.Retry{Schedule: slices.Repeat([]value.Duration{lasting(2 * time.Millisecond)}, 3)}
+		o.Breaker.Failures = 1 << 30
+	}
+	d := start(t, memlog.New(memlog.Options{}), one(t, spec("flaky", flaky, quick), spec("ok", newFar(nil), nil)))
+	defer d.stop()
+	ids := names("e", 100)
+	var asking sync.WaitGroup
+	for i := 0; i < len(ids); i += 10 {
+		d.publish(ids[i : i+10]...)
+		asking.Go(func() {
+			for _, id := range ids[i : i+10] {
+				for over := 0; over < 2; <-time.After(time.Millisecond) {
+					over = 0
+					for _, x := range d.story(id).Deliveries {
+						switch x.State {
+						case dispatch.DeliveryEnded, dispatch.DeliveryUnknown, "":
+							t.Errorf("%s → %s: %q", id, x.Sink, x.State)
+							return
+						case dispatch.DeliveryDelivered, dispatch.DeliveryDead:
+							over++
+						}
+					}
+				}
+			}
+		})
+	}
+	asking.Wait()
 }

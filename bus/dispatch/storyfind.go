@@ -282,14 +282,20 @@ func (t *telling) keep(h *held) {
 // record of its own.
 func (t *telling) adopt(e bus.Event) {
 	if t.nodes[identityOf(e)] == nil && t.asks(e) {
-		t.node(e)
+		t.node(e).Settled = true
 	}
 }
 
 // findDeliveries finds what waits before what ended: a delivery that ends meanwhile is
 // seen twice, and not missed.
 func (t *telling) findDeliveries(ctx context.Context) error {
-	t.letters = nil
+	t.letters, t.waiting = nil, map[string]*held{}
+	for _, s := range t.order {
+		s.Settled = true // as it was before the looks: then each delivery that is open has a record of its own
+		for _, p := range s.Accepted {
+			s.Settled = s.Settled && t.d.events.ended(p.pos)
+		}
+	}
 	if err := t.findWaiting(ctx); err != nil {
 		return err
 	}
