@@ -14,6 +14,8 @@
 //	ledger.go      which records are settled; state.go keeps that over restarts
 //	retention.go   what is settled and old goes
 //	conserve.go    checks all the time that nothing has vanished
+//	story.go       puts together what is known of one event: storyfind.go looks through the streams and
+//	               the lanes, history.go remembers the latest attempts, storyweave.go makes one timeline
 //
 // # What covers a delivery
 //
@@ -38,6 +40,16 @@
 // 15 s (an event once the router is past it). That takes 0.2 ms on a bus of 1,000
 // sinks. It counts what this process saw: what a crash repeats is counted anew, and
 // what the disk lost between two processes is found by the checks of the store.
+//
+// # What is known of an event
+//
+// The log knows when an event came and, by their causationid, what answers it; retries
+// and dead letters know all of their attempts. That a delivery was made is written
+// nowhere: so history.go remembers the newest attempts, redrives and replies in memory,
+// within 16 MiB, and failures much longer than what went well. It is saved when the bus
+// stops (about 3 MiB at most), and lost when that is killed. Noting an attempt takes 0.1 µs, where
+// a delivery over HTTP takes 40 µs of CPU: no benchmark shows it. A story says where each
+// line of it is from; where the rules are those of now, or a part is not remembered, it says so.
 //
 // # What was broken on purpose
 //
