@@ -192,7 +192,9 @@ func (l *loader) first(key *yaml.Node, path string) bool {
 
 // validName is what sources, sinks and rules may be called: names are parts of metrics,
 // URLs and storage subjects.
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$`)
+
+const maxName = 64
 
 // SubscriptionPrefix begins the names of the sinks and rules of subscriptions.
 const SubscriptionPrefix = "sub."
@@ -206,9 +208,9 @@ func (l *loader) named(p pair, read func(pair, string)) {
 	}
 	for _, entry := range pairs(p.val) {
 		path := join(section, entry.key.Value)
-		if !validName.MatchString(entry.key.Value) {
+		if len(entry.key.Value) > maxName || !validName.MatchString(entry.key.Value) {
 			l.names[path] = l.pos(entry.key) // so that its uses are no faults too
-			l.errorf(entry.key, path, "is not a name: write 1 to 64 letters, digits, _, . or -, beginning with a letter or digit")
+			l.errorf(entry.key, path, "is not a name: write 1 to 64 letters, digits, _ or -, with single dots between them, beginning with a letter or digit")
 			continue
 		}
 		if section != "sources" && strings.HasPrefix(entry.key.Value, SubscriptionPrefix) {

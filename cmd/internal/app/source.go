@@ -107,8 +107,11 @@ func (s *source) supervise(ctx context.Context) {
 			}
 			return
 		}
-		if err == nil {
-			continue // paused
+		if held, _ := s.hold.look(); held || err == nil {
+			if err != nil {
+				s.log.Warn("the source ended with an error as it was paused", "err", err)
+			}
+			continue
 		}
 		if time.Since(start) > restartFresh {
 			wait = restartFirst
