@@ -10,10 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
+	segmentio "github.com/segmentio/kafka-go"
 	"github.com/tidwall/gjson"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/bus"
 	"sluice/config/kafka"
@@ -65,7 +64,7 @@ func (s *Kafka) Validate() []value.Fault {
 	if s.Balancer != balancerKey && s.Balancer != balancerRoundRobin {
 		add("balancer", "%q is not a way to spread records: write %s or %s", s.Balancer, balancerKey, balancerRoundRobin)
 	}
-	if _, ok := codecs()[s.Compression]; !ok {
+	if _, ok := kafkaCodecs()[s.Compression]; !ok {
 		add("compression", "%q is not a compression: write none, gzip, snappy, lz4 or zstd", s.Compression)
 	}
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
@@ -79,20 +78,13 @@ func (s *Kafka) Validate() []value.Fault {
 	return faults
 }
 
-func codecs() map[string]kgo.CompressionCodec {
-	return map[string]kgo.CompressionCodec{
-		compressionNone: kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
-		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+func kafkaCodecs() map[string]segmentio.Compression {
+	return map[string]segmentio.Compression{
+		compressionNone: 0, "gzip": segmentio.Gzip, "snappy": segmentio.Snappy, "lz4": segmentio.Lz4, "zstd": segmentio.Zstd,
 	}
 }
 
-// What waits in memory for a cluster that does not take it.
-const (
-	kafkaBuffered      = 20_000
-	kafkaBufferedBytes = 64 << 20
-)
-
-// Open is Settings.Open. The client connects with the first delivery.
+// Open is Settings.Open. The sink connects with the first delivery.
 func (s *Kafka) Open(_ context.Context, _ Env) (Sink, error) {
 	if faults := s.Validate(); len(faults) > 0 {
 		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
@@ -101,54 +93,37 @@ func (s *Kafka) Open(_ context.Context, _ Env) (Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts, err := s.Options()
-	if err != nil {
-		return nil, err
+	var known []string // all topics, where they come from the events
+	if len(topic.parts) == 0 {
+		known = []string{s.Topic}
 	}
 	sink := &kafkaSink{
 		topic: topic, key: lookUp(s.Key), structured: s.Mode == modeStructured,
-		watch: kafka.NewWatch(func(error) {}), // shown by the deliveries
+		roundRobin: s.Balancer == balancerRoundRobin, codec: kafkaCodecs()[s.Compression], maxBytes: int(s.MaxBytes),
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
-		sink.headers = append(sink.headers, kgo.RecordHeader{Key: name, Value: []byte(s.Headers[name].Value())})
+		sink.headers = append(sink.headers, segmentio.Header{Key: name, Value: []byte(s.Headers[name].Value())})
 	}
-	partitioner := kgo.StickyKeyPartitioner(nil)
-	if s.Balancer == balancerRoundRobin {
-		partitioner = kgo.RoundRobinPartitioner()
-	}
-	most := int32(s.MaxBytes) //nolint:gosec // Validate holds it below 1 GiB
-	sink.client, err = kgo.NewClient(append(opts,
-		kgo.WithHooks(sink.watch),
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(partitioner),
-		kgo.ProducerBatchCompression(codecs()[s.Compression]),
-		kgo.ProducerBatchMaxBytes(most), kgo.BrokerMaxWriteBytes(max(100<<20, 2*most)),
-		// What comes while a batch is under way is the next one.
-		kgo.ProducerLinger(0),
-		kgo.MaxBufferedRecords(kafkaBuffered), kgo.MaxBufferedBytes(max(kafkaBufferedBytes, 2*int(most))),
-		kgo.MetadataMinAge(time.Second), kgo.UnknownTopicRetries(1),
-		// Enough for a leader that moves; then the bus decides, and knows the cause.
-		kgo.RecordRetries(4),
-		// A delivery that timed out is tried again by the bus: its record must not
-		// stay in the client meanwhile.
-		kgo.AllowIdempotentProduceCancellation(),
-	)...)
-	if err != nil {
+	if sink.cluster, err = s.Transport(known...); err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	return sink, nil
 }
 
-// kafkaSink writes records through a client that batches what is delivered at
-// the same time, waits for all in-sync replicas, and does not write twice what it
-// repeats by itself.
+// kafkaSink writes records and waits for all in-sync replicas. It keeps none of them
+// beyond the call that brought it. kafka-go cannot tell a broker that it writes a
+// record again: where an answer is lost, the next attempt makes a second record,
+// with the same sluice-delivery-id.
 type kafkaSink struct {
-	client     *kgo.Client
-	watch      *kafka.Watch
+	cluster    *kafka.Transport
 	topic      nameTemplate
 	key        func(bus.Event) string
-	headers    []kgo.RecordHeader
+	headers    []segmentio.Header
 	structured bool
+	roundRobin bool
+	turns      segmentio.RoundRobin
+	codec      segmentio.Compression
+	maxBytes   int
 	closing    sync.Once
 }
 
@@ -175,58 +150,6 @@ func together(failed []error) ([]error, error) {
 	return nil, failed[0]
 }
 
-// fate is what became of record i of a write.
-type fate struct {
-	i   int
-	err error
-}
-
-// write writes records and waits until each is written or not.
-func (s *kafkaSink) write(ctx context.Context, ds []Delivery) []error {
-	errs := make([]error, len(ds))
-	if ctx.Err() != nil {
-		return fill(errs, nil, context.Cause(ctx))
-	}
-	// What is left when this ends is withdrawn.
-	records, cancel := context.WithCancel(ctx)
-	defer cancel()
-	refused := s.watch.Refused()
-	fates := make(chan fate, len(ds)) // takes all of them: nobody may read it any more
-	open := make(map[int]bool, len(ds))
-	for i := range ds {
-		record, err := s.record(ds[i])
-		if err != nil {
-			errs[i] = Permanent(err)
-			continue
-		}
-		open[i] = true
-		s.client.TryProduce(records, record, func(_ *kgo.Record, err error) { fates <- fate{i, err} })
-	}
-	for len(open) > 0 {
-		select {
-		case f := <-fates:
-			errs[f.i] = s.verdict(ctx, f.err)
-			delete(open, f.i)
-		case <-ctx.Done():
-			return fill(errs, open, s.verdict(ctx, context.Cause(ctx)))
-		case <-refused:
-			_, trouble := s.watch.Trouble()
-			return fill(errs, open, s.verdict(ctx, trouble))
-		}
-	}
-	return errs
-}
-
-// fill sets the errors of the open ones, all of them when open is nil.
-func fill(errs []error, open map[int]bool, err error) []error {
-	for i := range errs {
-		if open == nil || open[i] {
-			errs[i] = err
-		}
-	}
-	return errs
-}
-
 // verdict is the error of a delivery in the terms of the bus's policy: the status is
 // what an HTTP function would have answered.
 func (s *kafkaSink) verdict(ctx context.Context, err error) error {
@@ -237,10 +160,6 @@ func (s *kafkaSink) verdict(ctx context.Context, err error) error {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	class, explained := kafka.Explain(err)
-	if trouble, last := s.watch.Trouble(); class == kafka.Outage && last != nil && !errors.Is(err, last) {
-		// Why it took so long.
-		class, explained = trouble, fmt.Errorf("%w; last: %w", explained, last)
-	}
 	e := &Error{Err: fmt.Errorf("write to kafka: %w", explained)}
 	switch class {
 	case kafka.Login:
@@ -259,7 +178,7 @@ func (s *kafkaSink) verdict(ctx context.Context, err error) error {
 
 // Close is io.Closer.
 func (s *kafkaSink) Close() error {
-	s.closing.Do(s.client.Close)
+	s.closing.Do(s.cluster.Close)
 	return nil
 }
 
@@ -267,21 +186,21 @@ const kafkaContentType = "content-type"
 
 // record is the record of a delivery: CloudEvents Kafka protocol binding 1.0.2. An
 // event without data has no value, which is a tombstone where the log is compacted.
-func (s *kafkaSink) record(d Delivery) (*kgo.Record, error) {
+func (s *kafkaSink) record(d Delivery) (segmentio.Message, error) {
 	topic, err := s.topic.of(d.Event)
 	if err != nil {
-		return nil, err
+		return segmentio.Message{}, err
 	}
-	r := &kgo.Record{Topic: topic, Value: d.Event.Data()}
+	r := segmentio.Message{Topic: topic, Value: d.Event.Data()}
 	if key := s.key(d.Event); key != "" {
 		r.Key = []byte(key)
 	}
 	set := func(name, text string) {
 		if text != "" {
-			r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(text)})
+			r.Headers = append(r.Headers, segmentio.Header{Key: name, Value: []byte(text)})
 		}
 	}
-	r.Headers = make([]kgo.RecordHeader, 0, len(s.headers)+d.Event.NumAttributes()+5)
+	r.Headers = make([]segmentio.Header, 0, len(s.headers)+d.Event.NumAttributes()+5)
 	r.Headers = append(r.Headers, s.headers...)
 	made := d.Payload != nil && d.Payload.Body != nil
 	if s.structured && d.Payload == nil {

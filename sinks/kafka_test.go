@@ -27,6 +27,7 @@ const orders = "orders"
 // kafkaRecord is a record as a broker got it.
 type kafkaRecord struct {
 	topic      string
+	partition  int32
 	key, value []byte
 	headers    map[string]string
 }
@@ -58,7 +59,7 @@ func newKafkaFar(t *testing.T, opts ...kfake.Opt) *kafkaFar {
 			}
 			for _, p := range topic.Partitions {
 				for _, r := range decodeBatch(t, p.Records) {
-					r.topic = name
+					r.topic, r.partition = name, p.Partition
 					far.got <- r
 				}
 			}
@@ -265,7 +266,7 @@ func TestKafkaSinkVerdicts(t *testing.T) {
 		"too large for it": {far: fault(kerr.MessageTooLarge), status: 413, permanent: true, want: "max.message.bytes"},
 		"invalid":          {far: fault(kerr.InvalidRecord), status: 400, permanent: true, want: "does not take the record"},
 		"denied":           {far: fault(kerr.TopicAuthorizationFailed), status: 403, want: "may not use the topic"},
-		"too few replicas": {far: fault(kerr.NotEnoughReplicas), want: "NOT_ENOUGH_REPLICAS"},
+		"too few replicas": {far: fault(kerr.NotEnoughReplicas), want: "Not Enough Replicas"},
 		"nobody there":     {change: func(s *sinks.Kafka) { s.Brokers = []string{"127.0.0.1:1"} }, want: "connection refused"},
 		"no login":         {opts: sasl, want: "SASL/TLS settings"},
 		"wrong password": {opts: sasl, change: func(s *sinks.Kafka) {

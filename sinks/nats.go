@@ -135,11 +135,11 @@ func (s *natsSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, er
 func (s *natsSink) write(ctx context.Context, ds []Delivery) []error {
 	errs := make([]error, len(ds))
 	if ctx.Err() != nil {
-		return fill(errs, nil, context.Cause(ctx))
+		return fill(errs, context.Cause(ctx))
 	}
 	conn, err := s.connect(ctx)
 	if err != nil {
-		return fill(errs, nil, s.verdict(ctx, err))
+		return fill(errs, s.verdict(ctx, err))
 	}
 	msgs := make([]*natsgo.Msg, len(ds))
 	for i := range ds {

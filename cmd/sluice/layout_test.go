@@ -41,6 +41,8 @@ var only = map[string][]string{
 	"github.com/fsnotify/":      {"sluice/cmd/internal/app"},
 	"github.com/schollz/":       {"sluice/cmd/internal/cli"},
 	"github.com/lmittmann/tint": {"sluice/cmd/internal/cli"},
+	"github.com/segmentio/":     {"sluice/config/kafka", "sluice/sinks", "sluice/cmd/internal/bench"},
+	"github.com/twmb/franz-go/": {"sluice/config/kafka", "sluice/sources", "sluice/cmd/internal/bench"},
 }
 
 type listed struct {

@@ -2,10 +2,11 @@
 // settings of a connection to a cluster, and what the errors of one mean. It
 // neither reads nor writes records.
 //
-// The client is franz-go. kafka-go was tried first and falls short for a bus that
-// must not invent or lose anything: v0.4.51 hands out the control markers of
-// transactions as records, takes an offset that the coordinator could not look up
-// for one that was never committed, and does not bound what a batch decompresses to.
+// The sink writes with kafka-go, see Transport. The source reads with franz-go, see
+// Options: as a reader kafka-go falls short for a bus that must not invent or lose
+// anything. v0.4.51 hands out the control markers of transactions as records, takes an
+// offset that the coordinator could not look up for one that was never committed, and
+// does not bound what a batch decompresses to.
 package kafka
 
 import (
@@ -101,25 +102,21 @@ func IsTopic(name string) bool {
 // dialTimeout is how long a broker may take to accept a connection.
 const dialTimeout = 10 * time.Second
 
-// Options are the client's options for the connection. They read the files of tls,
-// and nothing from the network.
+// Options are the options of franz-go's client for the connection. They read the
+// files of tls, and nothing from the network.
 func (c *Connection) Options() ([]kgo.Opt, error) {
+	dial, err := c.dialer()
+	if err != nil {
+		return nil, err
+	}
 	opts := []kgo.Opt{
+		kgo.Dialer(dial),
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
 		kgo.SoftwareNameAndVersion("sluice", "1"),
 		kgo.DisableClientMetrics(), // nobody asked for it to send any
 		kgo.MetadataMaxAge(30 * time.Second),
 		kgo.RetryTimeout(20 * time.Second),
-	}
-	if c.TLS == nil {
-		opts = append(opts, kgo.DialTimeout(dialTimeout))
-	} else {
-		conf, err := c.TLS.Config()
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, kgo.Dialer(dialTLS(conf)))
 	}
 	if s := c.SASL; s != nil {
 		login := scram.Auth{User: s.User.Value(), Pass: s.Password.Value()}
@@ -135,14 +132,22 @@ func (c *Connection) Options() ([]kgo.Opt, error) {
 	return opts, nil
 }
 
-// dialTLS tells a handshake that fails from a connection that does.
-func dialTLS(conf *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+// dialer is how both clients connect: with a limit, and so that a handshake that fails
+// can be told from a connection that does.
+func (c *Connection) dialer() (func(ctx context.Context, network, address string) (net.Conn, error), error) {
+	var conf *tls.Config
+	if c.TLS != nil {
+		var err error
+		if conf, err = c.TLS.Config(); err != nil {
+			return nil, err
+		}
+	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		raw, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
+		if err != nil || conf == nil {
+			return raw, err
 		}
 		own := conf.Clone()
 		if host, _, err := net.SplitHostPort(address); err == nil && own.ServerName == "" {
@@ -154,5 +159,5 @@ func dialTLS(conf *tls.Config) func(context.Context, string, string) (net.Conn, 
 			return nil, fmt.Errorf("TLS handshake (is TLS spoken on this port?): %w", err)
 		}
 		return conn, nil
-	}
+	}, nil
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	segmentio "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -39,39 +41,54 @@ func Explain(err error) (Class, error) {
 	return class, fmt.Errorf("%s: %w", advice, err)
 }
 
-func classify(err error) (Class, string) {
-	is := func(codes ...error) bool {
-		for _, code := range codes {
-			if errors.Is(err, code) {
-				return true
-			}
-		}
-		return false
+// code is the error code that a broker gave, in the terms of either client; 0 when it
+// gave none.
+func code(err error) segmentio.Error {
+	var franz *kerr.Error
+	var kafkaGo segmentio.Error
+	switch {
+	case errors.As(err, &franz):
+		return segmentio.Error(franz.Code)
+	case errors.As(err, &kafkaGo):
+		return kafkaGo
+	case errors.Is(err, protocol.ErrNoTopic):
+		return segmentio.UnknownTopicOrPartition
 	}
+	return 0
+}
+
+func classify(err error) (Class, string) {
+	switch code(err) {
+	case segmentio.SASLAuthenticationFailed, segmentio.IllegalSASLState:
+		return Login, "the broker refused the login: check user and password (sasl)"
+	case segmentio.UnsupportedSASLMechanism:
+		return Login, "the broker does not offer this way to log in: check sasl.mechanism"
+	case segmentio.TopicAuthorizationFailed:
+		return Denied, "the user may not use the topic: give it access, or check the login (sasl)"
+	case segmentio.GroupAuthorizationFailed:
+		return Denied, "the user may not use the consumer group: give it access, or choose another group"
+	case segmentio.ClusterAuthorizationFailed, segmentio.TransactionalIDAuthorizationFailed:
+		return Denied, "the user may not do this on the cluster: give it access"
+	case segmentio.UnknownTopicOrPartition, segmentio.UnknownTopicID:
+		return Unknown, "there is no such topic, or the user may not know of it: create it, or check its name"
+	case segmentio.MessageSizeTooLarge, segmentio.RecordListTooLarge:
+		return Large, "the record is larger than max_bytes or than the broker takes (max.message.bytes)"
+	case segmentio.InvalidTopic:
+		return Invalid, "this cannot be the name of a topic"
+	case segmentio.InvalidRecord, segmentio.InvalidTimestamp, segmentio.InvalidMessage:
+		return Invalid, "the broker does not take the record"
+	}
+	return classifyConnection(err)
+}
+
+// classifyConnection is about an error that no broker gave in so many words.
+func classifyConnection(err error) (Class, string) {
 	var first *kgo.ErrFirstReadEOF
 	var notTLS tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var alert tls.AlertError
 	switch {
-	case is(kerr.SaslAuthenticationFailed, kerr.IllegalSaslState):
-		return Login, "the broker refused the login: check user and password (sasl)"
-	case is(kerr.UnsupportedSaslMechanism):
-		return Login, "the broker does not offer this way to log in: check sasl.mechanism"
-	case is(kerr.TopicAuthorizationFailed):
-		return Denied, "the user may not use the topic: give it access, or check the login (sasl)"
-	case is(kerr.GroupAuthorizationFailed):
-		return Denied, "the user may not use the consumer group: give it access, or choose another group"
-	case is(kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed):
-		return Denied, "the user may not do this on the cluster: give it access"
-	case is(kerr.UnknownTopicOrPartition, kerr.UnknownTopicID):
-		return Unknown, "there is no such topic: create it, or check its name"
-	case is(kerr.MessageTooLarge, kerr.RecordListTooLarge):
-		return Large, "the record is larger than max_bytes or than the broker takes (max.message.bytes)"
-	case is(kerr.InvalidTopicException):
-		return Invalid, "this cannot be the name of a topic"
-	case is(kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.CorruptMessage):
-		return Invalid, "the broker does not take the record"
 	case errors.As(err, &certificate), errors.As(err, &authority):
 		return Outage, "the broker's certificate is not trusted: check tls.ca and tls.server_name"
 	case errors.As(err, &notTLS):
@@ -84,7 +101,7 @@ func classify(err error) (Class, string) {
 	return Outage, ""
 }
 
-// Watch follows the connections of one client, which are made and mended in the
+// Watch follows the connections of one client of franz-go, which are made and mended in the
 // background where no call returns their errors. It is a kgo.Hook.
 type Watch struct {
 	report   func(error)
