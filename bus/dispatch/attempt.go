@@ -124,7 +124,7 @@ func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err er
 		l.mu.Unlock()
 		return
 	}
-	changed := l.breaker.observe(h, conf.options.Breaker, now)
+	changed := l.breaker.observe(h, conf.options.Breaker, now.Add(-a.Duration), now)
 	l.pace.observe(h, a.Duration, now)
 	if changed && !l.breaker.open {
 		l.pace.restart()

@@ -8,6 +8,7 @@ import "time"
 type breaker struct {
 	failures int           // in a row
 	open     bool          // only probes pass
+	since    time.Time     // when it opened
 	until    time.Time     // when the next probe may pass
 	wait     time.Duration // before the next probe
 }
@@ -22,8 +23,11 @@ const (
 )
 
 // observe takes in one attempt, and tells whether that opened or closed the breaker.
-func (b *breaker) observe(h health, o Breaker, now time.Time) (changed bool) {
+// One that began before the breaker opened is no probe: when many fail together, those
+// behind the first say nothing new.
+func (b *breaker) observe(h health, o Breaker, began, now time.Time) (changed bool) {
 	switch {
+	case h == sick && b.open && !began.After(b.since):
 	case h == healthy:
 		changed = b.open
 		*b = breaker{}
@@ -36,7 +40,7 @@ func (b *breaker) observe(h health, o Breaker, now time.Time) (changed bool) {
 		}
 		changed = !b.open
 		if changed {
-			b.wait = time.Duration(o.ProbeAfter)
+			b.since, b.wait = now, time.Duration(o.ProbeAfter)
 		} else {
 			b.wait = min(2*b.wait, time.Duration(o.ProbeMax))
 		}
