@@ -34,7 +34,7 @@ function post ({ headers, body }) {
       resolve()
     })
     req.on('error', reject)
-    req.end(body)
+    req.end(Buffer.from(body)) // of a string, node may send the headers as UTF-8 too
   })
 }
 
