@@ -31,6 +31,16 @@ func (r *runtimeServer) shown(t *testing.T) (all []shown) {
 	return all
 }
 
+// shownIDs are the ids of the events that it printed, each once.
+func (r *runtimeServer) shownIDs(t *testing.T) (ids map[string]bool) {
+	t.Helper()
+	ids = map[string]bool{}
+	for _, s := range r.shown(t) {
+		ids[s.ID] = true
+	}
+	return ids
+}
+
 // TestRuntimeFunctionsFramework delivers to functions of the signature cloudevent in
 // the functions framework for Node.
 func TestRuntimeFunctionsFramework(t *testing.T) {

@@ -88,17 +88,6 @@ func (s *sdkEvents) add(t *testing.T, e any) {
 	s.all[id] = doc
 }
 
-func (s *sdkEvents) ids() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []string
-	for id := range s.all {
-		all = append(all, id)
-	}
-	slices.Sort(all)
-	return all
-}
-
 // check holds what arrived to what was sent: the value stands in the subject and in an
 // extension. The SDKs leave the escapes of binary events as they are.
 func (s *sdkEvents) check(t *testing.T, receiver, mode string, sent map[string]string) {

@@ -97,7 +97,11 @@ func (r *runtimeServer) lines() (all []json.RawMessage) {
 // framework.
 func newNodeFunction(t *testing.T, target string) *runtimeServer {
 	t.Helper()
-	port := freePort(t)
+	return newNodeFunctionAt(t, freePort(t), target)
+}
+
+func newNodeFunctionAt(t *testing.T, port int, target string) *runtimeServer {
+	t.Helper()
 	framework := filepath.Join(runtimes(t), "@google-cloud", "functions-framework", "build", "src", "main.js")
 	return startRuntime(t, port, "node", "-r", "./loopback.cjs", framework, "--source=functions.cjs", "--target="+target,
 		"--signature-type=cloudevent", fmt.Sprintf("--port=%d", port))
