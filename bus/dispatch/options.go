@@ -16,7 +16,7 @@ type Options struct {
 	Retry        Retry          `yaml:"retry" doc:"When a failed delivery is tried again, and when it is given up."`
 	OrderBy      string         `yaml:"order_by" doc:"Keeps the order of events with the same key: an attribute such as subject, or data. and a gjson path."`
 	OnPoison     string         `yaml:"on_poison" enum:"block,dead_letter" doc:"What happens to an event of an ordered sink that is given up: dead_letter lets those behind it go on, block tries it for ever."`
-	Batch        Batch          `yaml:"batch" doc:"Sends several events in one request, for kinds of sink that can."`
+	Batch        Batch          `yaml:"batch" doc:"Sends several events in one request, for kinds of sink that can. The far side has to know batches: some frameworks answer 2xx to what they do not understand."`
 	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
 	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
 	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed."`
