@@ -1,8 +1,10 @@
 package dispatch_test
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,6 +119,40 @@ func TestLease(t *testing.T) {
 		pass(10 * time.Minute)
 		if n := f.attempts(); n != 5 {
 			t.Errorf("%d attempts in all, want 5", n)
+		}
+		d.settled()
+	})
+}
+
+// A crash right after a job began does not begin it again: that the lease is held is
+// saved at once and not with the next sweep.
+func TestLeaseCrash(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var crash atomic.Bool
+		store := memlog.New(memlog.Options{Hook: func(context.Context, memlog.Op) error {
+			if crash.Swap(false) {
+				return memlog.ErrCrash
+			}
+			return nil
+		}})
+		f := newLessee(time.Minute)
+		table := func() dispatch.Table { return byType(t, spec("job", f, leases(time.Hour))) }
+		d := start(t, store, table())
+		if _, err := d.pub.Publish(t.Context(), typed(t, "e", "job")); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Millisecond)
+		crash.Store(true)
+		d.stop()
+		d = start(t, store.Restart(), table())
+		defer d.stop()
+		pass(30 * time.Second)
+		if n := f.attempts(); n != 1 {
+			t.Errorf("%d attempts while the lease is held", n)
+		}
+		id, token := f.of("e")
+		if err := d.EndLease(t.Context(), id, token, sinks.Answer{}, nil); err != nil {
+			t.Fatal(err)
 		}
 		d.settled()
 	})
