@@ -104,8 +104,14 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 func (l *lane) lease(d *delivery, err error, most time.Duration) {
 	l.mu.Lock()
 	d.leased = l.d.now()
+	called := l.conf.pull == nil
 	l.mu.Unlock()
 	kept := l.d.retries.schedule(l, d, most)
+	if kept && called {
+		// Until the ledgers are saved, a crash calls the sink again that has begun. What
+		// cannot be saved now is saved later.
+		_ = l.d.commitNow(l.d.attempts)
+	}
 	if taken := (*leaseTaken)(nil); errors.As(err, &taken) {
 		taken.kept = kept
 	}

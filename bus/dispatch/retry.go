@@ -59,7 +59,6 @@ func newRetries(d *Dispatcher) *retries {
 func (r *retries) schedule(l *lane, d *delivery, after time.Duration) (kept bool) {
 	due := time.Now().Add(after)
 	d.due = r.d.now().Add(after)
-	leased := d.leaseID() != ""
 	durable := make(chan struct{})
 	err := r.d.retryWriter.submit(write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
 		defer close(durable)
@@ -85,11 +84,6 @@ func (r *retries) schedule(l *lane, d *delivery, after time.Duration) (kept bool
 		return false
 	}
 	<-durable
-	if leased {
-		// Until the ledgers are saved, a crash calls the sink again that has begun. What
-		// cannot be saved now is saved later.
-		_ = r.d.commitNow(r.d.attempts)
-	}
 	return kept
 }
 
