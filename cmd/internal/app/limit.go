@@ -1,7 +1,6 @@
 package app
 
 import (
-	"container/list"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -27,8 +26,7 @@ type limitedListener struct {
 	evicted prometheus.Counter
 
 	mu     sync.Mutex
-	idle   *list.List // of net.Conn, the one that is idle for the longest time first
-	places map[net.Conn]*list.Element
+	open   map[*limitedConn]struct{}
 	warned time.Time
 }
 
@@ -38,7 +36,7 @@ func limitListener(l net.Listener, n int, log *slog.Logger) *limitedListener {
 		evicted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_http_connections_evicted_total", Help: "Idle connections of clients that were closed to let others in.",
 		}),
-		idle: list.New(), places: map[net.Conn]*list.Element{},
+		open: map[*limitedConn]struct{}{},
 	}
 }
 
@@ -68,7 +66,17 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return nil, net.ErrClosed
 		}
 	}
-	return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
+	c := &limitedConn{Conn: conn}
+	c.release = sync.OnceFunc(func() {
+		l.mu.Lock()
+		delete(l.open, c)
+		l.mu.Unlock()
+		<-l.slots
+	})
+	l.mu.Lock()
+	l.open[c] = struct{}{}
+	l.mu.Unlock()
+	return c, nil
 }
 
 // awaitSlot takes a slot when there is none. False means that the listener closed.
@@ -87,45 +95,54 @@ func (l *limitedListener) awaitSlot() bool {
 // full closes the connection that is idle for the longest time, if there is one.
 func (l *limitedListener) full() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if oldest := l.idle.Front(); oldest != nil {
-		l.evict(oldest.Value.(net.Conn))
+	var oldest *limitedConn
+	since := int64(0)
+	for c := range l.open {
+		if idle := c.idle.Load(); idle > 0 && (oldest == nil || idle < since) {
+			oldest, since = c, idle
+		}
 	}
-	if now := time.Now(); now.Sub(l.warned) > time.Minute {
+	now := time.Now()
+	warn := now.Sub(l.warned) > time.Minute
+	if warn {
 		l.warned = now
+	}
+	l.mu.Unlock()
+	if oldest != nil {
+		l.evict(oldest, since)
+	}
+	if warn {
 		l.log.Warn("all connections are in use: idle ones are closed to let others in, and who finds none waits; "+
 			"server.limits.connections may need to be higher", "connections", cap(l.slots))
 	}
 }
 
-// evict closes an idle connection. The caller holds the lock.
-func (l *limitedListener) evict(conn net.Conn) {
-	l.forget(conn)
-	l.evicted.Inc()
-	_ = conn.Close()
-}
-
-func (l *limitedListener) forget(conn net.Conn) {
-	if at, ok := l.places[conn]; ok {
-		l.idle.Remove(at)
-		delete(l.places, conn)
+// evict closes a connection that is idle since then, unless it has something to do by
+// now.
+func (l *limitedListener) evict(c *limitedConn, since int64) {
+	if c.idle.CompareAndSwap(since, 0) {
+		l.evicted.Inc()
+		_ = c.Close()
 	}
 }
 
-// state is http.Server.ConnState.
+// state is http.Server.ConnState. It is called twice for each request: it takes no
+// lock.
 func (l *limitedListener) state(conn net.Conn, s http.ConnState) {
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forget(conn)
+	c, ok := conn.(*limitedConn)
 	switch {
+	case !ok:
 	case s != http.StateIdle:
-	case l.waiting.Load():
-		l.evict(conn)
+		c.idle.Store(0)
 	default:
-		l.places[conn] = l.idle.PushBack(conn)
+		since := time.Now().UnixNano()
+		c.idle.Store(since)
+		if l.waiting.Load() {
+			l.evict(c, since)
+		}
 	}
 }
 
@@ -138,6 +155,7 @@ func (l *limitedListener) Close() error {
 type limitedConn struct {
 	net.Conn
 	release func()
+	idle    atomic.Int64 // since when, in Unix nanoseconds; 0 while it has something to do
 }
 
 func (c *limitedConn) Close() error {
