@@ -86,7 +86,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	case Again:
 		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "after", after.Round(time.Millisecond), "err", err)
-		l.d.retries.schedule(l, d, after)
+		l.d.retries.schedule(l, wait{d: d, after: after})
 	default:
 		l.log.Error("delivery given up: dead letter", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "reason", verdict.String(), "err", err)
@@ -104,16 +104,11 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 func (l *lane) lease(d *delivery, err error, most time.Duration) {
 	l.mu.Lock()
 	d.leased = l.d.now()
-	called := l.conf.pull == nil
 	l.mu.Unlock()
-	kept := l.d.retries.schedule(l, d, most)
-	if kept && called {
-		// Until the ledgers are saved, a crash calls the sink again that has begun. What
-		// cannot be saved now is saved later.
-		_ = l.d.commitNow(l.d.attempts)
-	}
+	one := []wait{{d: d, after: most}}
+	l.d.retries.schedule(l, one...)
 	if taken := (*leaseTaken)(nil); errors.As(err, &taken) {
-		taken.kept = kept
+		taken.kept = one[0].kept
 	}
 }
 

@@ -83,7 +83,7 @@ type deadLetters struct {
 }
 
 func newDeadLetters(d *Dispatcher) *deadLetters {
-	dl := &deadLetters{d: d, stream: d.store.Stream(bus.DeadLetters), books: d.newLedger(false), counts: map[string]int{}}
+	dl := &deadLetters{d: d, stream: d.store.Stream(bus.DeadLetters), books: d.newLedger(bus.DeadLetters, false), counts: map[string]int{}}
 	dl.books.whole = func(seq uint64) { d.remover.remove(dl.stream, dl.books, seq) }
 	return dl
 }

@@ -130,6 +130,8 @@ type meta struct {
 	Dropped  int       `json:"dropped,omitempty"` // attempts that are not listed
 	Shaped   bool      `json:"shaped,omitempty"`
 	Leased   time.Time `json:"leased,omitzero"`
+	From     string    `json:"from,omitempty"`  // the record that it takes over from
+	Ended    bool      `json:"ended,omitempty"` // it is done, and there is no event
 
 	Reason string    `json:"reason,omitempty"`
 	Died   time.Time `json:"died,omitzero"`
@@ -151,7 +153,7 @@ func appendDelivery(dst []byte, m *meta, e bus.Event) []byte {
 }
 
 func (d *delivery) meta() meta {
-	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped, Leased: d.leased}
+	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped, Leased: d.leased, From: d.origin.name()}
 }
 
 // tried is how many attempts there were.
@@ -170,17 +172,41 @@ func (d *delivery) record() []byte {
 	return appendDelivery(make([]byte, 0, 256+d.event.Size()), &m, d.event)
 }
 
+// endRecord is the record of the end of a delivery.
+func (d *delivery) endRecord() []byte {
+	text, err := json.Marshal(&meta{ID: d.id, Rule: d.rule, From: d.origin.name(), Ended: true})
+	if err != nil {
+		panic(fmt.Sprintf("dispatch: delivery %s: %v", d.id, err)) // there is nothing in it that could fail
+	}
+	return append(binary.AppendUvarint(nil, uint64(len(text))), text...)
+}
+
+// errEnded is the record of an end, which is no delivery.
+var errEnded = errors.New("the delivery has ended")
+
 var errDeliveryRecord = errors.New("not a delivery record")
 
-func decodeMeta(rec []byte) (m meta, e bus.Event, err error) {
+// splitMeta gives the two parts of a record.
+func splitMeta(rec []byte) (text, event []byte, err error) {
 	n, size := binary.Uvarint(rec)
 	if size <= 0 || n > uint64(len(rec)-size) {
-		return m, e, errDeliveryRecord
+		return nil, nil, errDeliveryRecord
 	}
-	if err := json.Unmarshal(rec[size:size+int(n)], &m); err != nil {
+	return rec[size : size+int(n)], rec[size+int(n):], nil
+}
+
+func decodeMeta(rec []byte) (m meta, e bus.Event, err error) {
+	text, event, err := splitMeta(rec)
+	if err != nil {
+		return m, e, err
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
 		return m, e, fmt.Errorf("%w: %w", errDeliveryRecord, err)
 	}
-	e, err = bus.DecodeRecord(rec[size+int(n):])
+	if m.Ended {
+		return m, e, nil
+	}
+	e, err = bus.DecodeRecord(event)
 	return m, e, err
 }
 
@@ -188,6 +214,9 @@ func decodeDelivery(rec []byte, sink string) (*delivery, error) {
 	m, e, err := decodeMeta(rec)
 	if err != nil {
 		return nil, err
+	}
+	if m.Ended {
+		return nil, errEnded
 	}
 	return &delivery{
 		event: e, id: m.ID, rule: m.Rule, sink: sink,

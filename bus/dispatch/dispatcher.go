@@ -132,7 +132,7 @@ func New(c Config) (*Dispatcher, error) {
 	if d.leaseURL = c.LeaseURL; d.leaseURL == nil {
 		d.leaseURL = func(id string) string { return "/api/v1/leases/" + id }
 	}
-	d.events = d.newLedger(true)
+	d.events = d.newLedger(bus.Events, true)
 	d.routing.Store(&routing{Matcher: &Matcher{}})
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
@@ -161,16 +161,32 @@ func (d *Dispatcher) newWriter(stream string, waiting int, persist bool) *writer
 	w := newWriter(d.store.Stream(stream), d.log.With("stream", stream), writerLimits{packRecords, packBytes, waiting})
 	w.persist = persist
 	w.wrote = d.metrics.wrote(stream)
+	if stream != bus.Events { // an event that was stored is routed, whatever its publisher was told
+		w.strays = func(first, last uint64) { d.removeStrays(w.stream, stream, first, last) }
+	}
 	return w
+}
+
+// removeStrays removes packs whose write was repeated because its answer got lost.
+func (d *Dispatcher) removeStrays(s bus.Stream, name string, first, last uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), savePatience)
+	defer cancel()
+	var seqs []uint64
+	for seq := first; seq <= last; seq++ {
+		seqs = append(seqs, seq)
+	}
+	if err := s.Remove(ctx, seqs...); err != nil {
+		d.log.Warn("what was written twice stays in the store, and may be delivered twice", "stream", name, "first", first, "last", last, "err", err)
+	}
 }
 
 // Start recovers what the log holds and begins to route and to deliver. Stop it
 // even when it fails.
 func (d *Dispatcher) Start(ctx context.Context, t Table) error {
-	for _, w := range []*writer{d.eventWriter, d.backlogWriter, d.retryWriter, d.deadWriter} {
+	d.writersByName(func(_ string, w *writer) {
 		// A writer is ended by stop alone: what was submitted is always answered.
 		d.writers.Go(func() { w.run(context.Background()) })
-	}
+	})
 	d.writers.Go(func() { d.remover.run(context.Background()) })
 	d.started.Store(true)
 	heads, err := d.recover(ctx)
@@ -194,6 +210,14 @@ func (d *Dispatcher) Start(ctx context.Context, t Table) error {
 	d.background.Go(func() { d.keepRetention(d.intake) })
 	d.background.Go(func() { d.conserve(d.intake) })
 	return d.jobs.recover(ctx)
+}
+
+// writersByName visits the writers under the names of their streams.
+func (d *Dispatcher) writersByName(visit func(stream string, w *writer)) {
+	visit(bus.Events, d.eventWriter)
+	visit(bus.Backlog, d.backlogWriter)
+	visit(bus.Retries, d.retryWriter)
+	visit(bus.DeadLetters, d.deadWriter)
 }
 
 // heads are the last packs of the streams at the start: what is not newer was
@@ -259,8 +283,8 @@ func (l *lane) recovered(packs int) {
 
 // recoverLater reads what need not be known before the first delivery.
 func (d *Dispatcher) recoverLater(h heads) {
-	if h.retries.Packs > 0 {
-		d.untilDone("retries", func() error { return d.retries.recover(d.intake, h.retries.Last) })
+	if h.retries.Packs > 0 && !d.untilDone("retries", func() error { return d.retries.recover(d.intake, h.retries.Last) }) {
+		return
 	}
 	d.retriesKnown.Store(true)
 	for _, l := range d.allLanes() {
@@ -271,15 +295,17 @@ func (d *Dispatcher) recoverLater(h heads) {
 	}
 }
 
-func (d *Dispatcher) untilDone(what string, do func() error) {
+// untilDone does something until it succeeds. False means that the bus is stopping.
+func (d *Dispatcher) untilDone(what string, do func() error) bool {
 	for d.intake.Err() == nil {
 		err := do()
 		if err == nil {
-			return
+			return true
 		}
 		d.log.Error("cannot recover everything; trying again", "what", what, "err", err)
 		pause(d.intake, time.Second)
 	}
+	return false
 }
 
 // Reload replaces what the dispatcher works with. When it fails, nothing has
@@ -517,21 +543,25 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 	for _, w := range []*writer{d.backlogWriter, d.retryWriter, d.deadWriter} {
 		w.stop()
 	}
+	var err error
+	if d.recovered {
+		err = d.commit(context.Background())
+	}
 	d.remover.stop()
 	d.writers.Wait()
 	for _, l := range d.allLanes() {
 		l.close()
 	}
 	d.work.Wait()
-	if !d.recovered {
-		return nil
+	if !d.recovered || err != nil {
+		return err
 	}
 	d.saveHistory(context.Background())
-	return d.commit(context.Background())
+	return d.commit(context.Background()) // of what was removed
 }
 
-func (d *Dispatcher) newLedger(ordered bool) *ledger {
-	l := newLedger(ordered)
+func (d *Dispatcher) newLedger(stream string, ordered bool) *ledger {
+	l := newLedger(stream, ordered)
 	l.dirty = func() { signal(d.dirty) }
 	return l
 }

@@ -56,7 +56,7 @@ type lane struct {
 	detached  map[bus.Position]*delivery
 	gathering bool // a worker collects a batch
 	company   chan struct{}
-	arrived   chan struct{} // closed when a consumer may fetch more
+	arrived   chan struct{} // wakes one consumer that waits; who fetches wakes the next
 	closing   []*delivery   // order_by: what waits, in memory, for the end of the spill
 	feeding   bool
 	readTo    uint64        // the number after the last pack that the feed has read
@@ -93,14 +93,14 @@ func (d *Dispatcher) newLane(name string) *lane {
 		d:        d,
 		log:      d.log.With("sink", name),
 		metrics:  d.metrics.lane(name),
-		books:    d.newLedger(false),
+		books:    d.newLedger(bus.Backlog, false),
 		running:  map[*delivery]struct{}{},
 		detached: map[bus.Position]*delivery{},
 		known:    map[uint64]int{},
 		readTo:   1,
 		room:     make(chan struct{}, 1),
 		company:  make(chan struct{}, 1),
-		arrived:  make(chan struct{}),
+		arrived:  make(chan struct{}, 1),
 		holding:  make(chan struct{}, 1),
 	}
 	l.books.whole = func(seq uint64) { d.remover.remove(d.backlogStream, l.books, seq) }
@@ -164,8 +164,7 @@ func (l *lane) blocked(now time.Time) bool {
 func (l *lane) dispatch(now time.Time) {
 	if l.conf != nil && l.conf.pull != nil {
 		if l.queue.runnable() > 0 && !l.blocked(now) {
-			close(l.arrived)
-			l.arrived = make(chan struct{})
+			signal(l.arrived)
 		}
 		l.nudgeFeed()
 		return
@@ -309,8 +308,6 @@ func (l *lane) configure(conf *laneConf) {
 		l.budget = budget{share: float64(conf.options.Retry.budget()) / 100}
 		l.reorder(conf.options.OrderBy)
 	}
-	close(l.arrived) // whoever receives from a queue sees what has become of it
-	l.arrived = make(chan struct{})
 	l.refresh()
 }
 

@@ -155,6 +155,9 @@ func (r *retries) pickLease(id, token string) (w *retry, gone *away, busy <-chan
 	if len(r.leases.waiting[id])+len(r.leases.away[id]) > 0 {
 		return nil, nil, nil, ErrLease
 	}
+	if !r.d.retriesKnown.Load() {
+		return nil, nil, nil, fmt.Errorf("lease %q: %w: those of before the restart are still being read: try again", id, bus.ErrUnavailable)
+	}
 	return nil, nil, nil, fmt.Errorf("lease %q: %w: it ended, ran out or never was", id, bus.ErrNotFound)
 }
 
@@ -190,52 +193,43 @@ func (d *Dispatcher) EndLease(ctx context.Context, id, token string, a sinks.Ans
 		return bus.ErrClosed
 	}
 	defer d.calls.leave()
-	if err := d.endLease(ctx, id, token, a, failure); err != nil {
-		return err
-	}
-	return d.commitNow(ctx)
-}
-
-// endLease is EndLease but for the commit.
-func (d *Dispatcher) endLease(ctx context.Context, id, token string, a sinks.Answer, failure error) error {
-	w, done, err := d.retries.takeLease(ctx, id, token)
+	o, err := d.openLease(ctx, id, token)
 	if err != nil {
 		return err
 	}
-	defer done()
-	l, conf, err := d.openLease(w)
-	if err != nil {
-		return err
-	}
-	defer l.release(conf)
-	start := w.d.leased
-	took := max(0, d.now().Sub(start))
 	if failure == nil {
-		if err := l.acceptAnswer(conf, w.d, &a, took); err != nil && !errors.Is(err, errLoop) {
-			l.leave(w.d, func() { // the sink may say it again
-				if w.pinned {
-					w.d.pinned = true
-					l.pinned++
-				}
-				d.retries.add(w)
-			})
+		err := o.lane.acceptAnswer(o.conf, o.w.d, &a, o.took)
+		if err != nil && !errors.Is(err, errLoop) {
+			o.restore() // the sink may say it again
 			return err
-		} else if err != nil {
-			failure = err
 		}
+		failure = err
 	}
-	w.d.leased = time.Time{}
-	l.judge(conf, w.d, start, took, failure, false)
-	return nil
+	return d.endLeases(ctx, failure, o)[0]
 }
 
-// openLease takes a delivery back from its lease, as if its attempt still ran.
-func (d *Dispatcher) openLease(w *retry) (*lane, *laneConf, error) {
+// openedLease is a delivery that was taken back from its lease, as if its attempt
+// still ran.
+type openedLease struct {
+	lane  *lane
+	conf  *laneConf // in use until the lease has ended, or is restored
+	w     *retry
+	start time.Time
+	took  time.Duration
+	done  func() // tells those who wait for what becomes of the lease
+}
+
+func (d *Dispatcher) openLease(ctx context.Context, id, token string) (*openedLease, error) {
+	w, told, err := d.retries.takeLease(ctx, id, token)
+	if err != nil {
+		return nil, err
+	}
 	l := d.lane(w.sink)
 	conf := l.use()
 	if conf == nil {
 		d.retries.again(w)
-		return nil, nil, fmt.Errorf("sink %q: %w: it is not in the config at the moment", w.sink, bus.ErrUnavailable)
+		told()
+		return nil, fmt.Errorf("sink %q: %w: it is not in the config at the moment", w.sink, bus.ErrUnavailable)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -246,7 +240,108 @@ func (d *Dispatcher) openLease(w *retry) (*lane, *laneConf, error) {
 	}
 	l.running[w.d] = struct{}{}
 	w.d.state = done // it has its record
-	return l, conf, nil
+	return &openedLease{lane: l, conf: conf, w: w, start: w.d.leased, took: max(0, d.now().Sub(w.d.leased)), done: told}, nil
+}
+
+// restore lets the lease go on as it was.
+func (o *openedLease) restore() {
+	o.lane.leave(o.w.d, func() {
+		if o.w.pinned {
+			o.w.d.pinned = true
+			o.lane.pinned++
+		}
+		o.lane.d.retries.add(o.w)
+	})
+	o.lane.release(o.conf)
+	o.done()
+}
+
+// judge ends the lease.
+func (o *openedLease) judge(failure error) {
+	o.lane.leaseOver(o.w.d)
+	o.lane.judge(o.conf, o.w.d, o.start, o.took, failure, false)
+	o.lane.release(o.conf)
+	o.done()
+}
+
+// ended is the write that makes the end of a job durable that was done.
+func (o *openedLease) ended(done func(error)) write {
+	r := o.lane.d.retries
+	return write{key: o.w.sink, record: o.w.d.endRecord(), done: func(pos bus.Position, n int, err error) {
+		switch {
+		case err == nil:
+			r.books.begin(pos.Seq, n, 0)
+			o.judge(nil)
+			r.keepEnded([]bus.Position{pos})
+			if pos.Index == n-1 {
+				r.books.read(pos.Seq)
+			}
+		case refused(err): // that it ended makes room, and the ledgers can still say it
+			o.judge(nil)
+		default:
+			o.restore()
+		}
+		done(err)
+	}}
+}
+
+// endPatience is how long the end of a lease may take to be written.
+const endPatience = 10 * time.Second
+
+// endLeases ends leases together, and waits until that is durable. One that fails
+// gets a new record as its policy says.
+func (d *Dispatcher) endLeases(ctx context.Context, failure error, all ...*openedLease) []error {
+	type ended struct {
+		i   int
+		err error
+	}
+	results := make(chan ended, len(all))
+	var writes []write
+	for i, o := range all {
+		if failure != nil {
+			d.work.Go(func() {
+				o.judge(failure)
+				results <- ended{i, nil}
+			})
+			continue
+		}
+		writes = append(writes, o.ended(func(err error) { results <- ended{i, err} }))
+	}
+	if err := d.retryWriter.submit(writes...); err != nil {
+		for i, o := range all {
+			if failure == nil {
+				o.restore()
+				results <- ended{i, err}
+			}
+		}
+	}
+	errs := make([]error, len(all))
+	for i := range errs {
+		errs[i] = fmt.Errorf("%w: the store takes too long: whether it is done shows later", bus.ErrUnavailable)
+	}
+	limit := time.NewTimer(endPatience)
+	defer limit.Stop()
+	full := false
+	for range all {
+		select {
+		case one := <-results:
+			errs[one.i] = one.err
+			full = full || refused(one.err)
+		case <-limit.C:
+			return errs
+		case <-ctx.Done():
+			return errs
+		}
+	}
+	if full {
+		err := d.commitNow(ctx)
+		for i := range errs {
+			if refused(errs[i]) {
+				errs[i] = err
+			}
+		}
+	}
+	return errs
 }
 
 // ExtendLease gives a job more time, counted from now and at most what the sink's
@@ -256,22 +351,21 @@ func (d *Dispatcher) ExtendLease(ctx context.Context, id, token string, more tim
 		return 0, bus.ErrClosed
 	}
 	defer d.calls.leave()
-	more, err := d.extendLease(ctx, id, token, more)
-	if err == nil {
-		err = d.commitNow(ctx)
-	}
-	return more, err
+	return d.extendLease(ctx, id, token, more)
 }
 
-// extendLease is ExtendLease but for the commit: until that a crash brings the old
-// lease back beside the new one.
 func (d *Dispatcher) extendLease(ctx context.Context, id, token string, more time.Duration) (time.Duration, error) {
 	w, done, err := d.retries.takeLease(ctx, id, token)
 	if err != nil {
 		return 0, err
 	}
 	l := d.lane(w.sink)
-	most := l.longestLease()
+	most, configured := l.longestLease()
+	if !configured {
+		d.retries.again(w)
+		done()
+		return 0, fmt.Errorf("sink %q: %w: it is not in the config at the moment", w.sink, bus.ErrUnavailable)
+	}
 	if most <= 0 {
 		d.retries.again(w)
 		done()
@@ -281,13 +375,13 @@ func (d *Dispatcher) extendLease(ctx context.Context, id, token string, more tim
 	return more, d.retries.extend(ctx, l, w, more, done)
 }
 
-func (l *lane) longestLease() time.Duration {
+func (l *lane) longestLease() (most time.Duration, configured bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conf == nil {
-		return 0
+		return 0, false
 	}
-	return time.Duration(l.conf.options.Lease)
+	return time.Duration(l.conf.options.Lease), true
 }
 
 // extend moves a lease into a new record, and settles the old one. When the new one

@@ -17,6 +17,7 @@ import (
 // restart begins from the last snapshot: so a crash repeats what was under way,
 // and not everything behind one slow delivery.
 type ledger struct {
+	stream string // its name
 	// ordered ledgers have a floor: a settled pack stays in the books until those
 	// before it are settled too. The packs of the others are removed from the store
 	// one by one, and stay in the books until drop says that they are gone.
@@ -47,8 +48,8 @@ type page struct {
 	read  bool   // all of its records are known; until then the page stays
 }
 
-func newLedger(ordered bool) *ledger {
-	return &ledger{ordered: ordered, pages: map[uint64]*page{}, marks: map[uint64][]byte{}, next: 1}
+func newLedger(stream string, ordered bool) *ledger {
+	return &ledger{stream: stream, ordered: ordered, pages: map[uint64]*page{}, marks: map[uint64][]byte{}, next: 1}
 }
 
 // begin opens the page of a pack of n records: each counts as one delivery that
@@ -222,7 +223,11 @@ func (l *ledger) snapshot(dst []byte) []byte {
 			marks[seq] = p.marks
 		}
 	}
-	dst = binary.AppendUvarint(dst, l.lowest())
+	floor := uint64(0)
+	if l.ordered {
+		floor = l.lowest()
+	}
+	dst = binary.AppendUvarint(dst, floor)
 	dst = binary.AppendUvarint(dst, uint64(len(marks)))
 	for _, seq := range slices.Sorted(maps.Keys(marks)) {
 		dst = binary.AppendUvarint(dst, seq)
@@ -286,6 +291,19 @@ func (l *ledger) marked(pos bus.Position) bool {
 		marks = p.marks
 	}
 	return pos.Index/8 < len(marks) && marks[pos.Index/8]&(1<<(pos.Index%8)) != 0
+}
+
+// mark notes that a record is settled whose pack is still to be opened.
+func (l *ledger) mark(pos bus.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	marks := l.marks[pos.Seq]
+	for len(marks) <= pos.Index/8 {
+		marks = append(marks, 0)
+	}
+	marks[pos.Index/8] |= 1 << (pos.Index % 8)
+	l.marks[pos.Seq] = marks
+	l.change()
 }
 
 // touch makes the ledger dirty.

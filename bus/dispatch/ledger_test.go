@@ -13,7 +13,7 @@ import (
 func TestLedger(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		l := newLedger(true)
+		l := newLedger(bus.Events, true)
 		left := map[bus.Position]int{} // deliveries that are not settled
 		sizes := map[uint64]int{}
 		next := uint64(1)
@@ -54,7 +54,7 @@ func TestLedger(t *testing.T) {
 				left[pos] = max(0, left[pos]-1)
 			},
 			"restart": func(t *rapid.T) {
-				fresh := newLedger(true)
+				fresh := newLedger(bus.Events, true)
 				if err := fresh.restore(l.snapshot(nil)); err != nil {
 					t.Fatal(err)
 				}
@@ -88,7 +88,7 @@ func TestLedger(t *testing.T) {
 
 func TestLedgerKeepsAPackUntilItIsReadAndRemoved(t *testing.T) {
 	t.Parallel()
-	l := newLedger(false)
+	l := newLedger(bus.Backlog, false)
 	var whole []uint64
 	l.whole = func(seq uint64) { whole = append(whole, seq) }
 	l.begin(7, 2, 0)
@@ -111,12 +111,12 @@ func TestLedgerKeepsAPackUntilItIsReadAndRemoved(t *testing.T) {
 // says nothing of what comes.
 func TestLedgerForgetsWhatIsCutOff(t *testing.T) {
 	t.Parallel()
-	l := newLedger(true)
+	l := newLedger(bus.Events, true)
 	for seq := range uint64(10) {
 		l.begin(seq+1, 2, 0)
 		l.settle(bus.Position{Seq: seq + 1})
 	}
-	again := newLedger(true)
+	again := newLedger(bus.Events, true)
 	if err := again.restore(l.snapshot(nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestLedgerForgetsWhatIsCutOff(t *testing.T) {
 	if !again.marked(bus.Position{Seq: 6}) || again.marked(bus.Position{Seq: 7}) {
 		t.Error("the marks behind the end are kept, or those before it are not")
 	}
-	done := newLedger(true)
+	done := newLedger(bus.Events, true)
 	if err := done.restore([]byte{11, 0}); err != nil {
 		t.Fatal(err)
 	}
@@ -135,25 +135,25 @@ func TestLedgerForgetsWhatIsCutOff(t *testing.T) {
 
 func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	t.Parallel()
-	l := newLedger(true)
+	l := newLedger(bus.Events, true)
 	l.begin(3, 9, 0)
 	l.settle(bus.Position{Seq: 3, Index: 8})
 	good := l.snapshot(nil)
 	for n := range good {
-		if err := newLedger(true).restore(good[:n]); err == nil {
+		if err := newLedger(bus.Events, true).restore(good[:n]); err == nil {
 			t.Errorf("a snapshot cut to %d of %d bytes was taken", n, len(good))
 		}
 	}
 }
 
 func FuzzRestore(f *testing.F) {
-	l := newLedger(true)
+	l := newLedger(bus.Events, true)
 	l.begin(3, 9, 0)
 	l.settle(bus.Position{Seq: 3, Index: 8})
 	f.Add(l.snapshot(nil))
 	f.Add([]byte{1, 255, 255, 255, 255, 15, 1, 255, 255, 255, 255, 15})
 	f.Fuzz(func(t *testing.T, src []byte) {
-		_ = newLedger(true).restore(src)
+		_ = newLedger(bus.Events, true).restore(src)
 	})
 }
 

@@ -60,8 +60,7 @@ func (l *lane) pulled() bool {
 // Receive gives up to most messages of a queue, which nobody else sees for as long
 // as visibility says; 0 for what the queue says. It waits for the first one until
 // ctx ends, and then gives none and no error. That the messages are taken is
-// durable when it returns: a crash does not give them to somebody else, unless the
-// store did not answer for so long that they are handed out all the same.
+// durable when it returns: a crash does not give them to somebody else.
 func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibility time.Duration) ([]Message, error) {
 	if !d.calls.enter() {
 		return nil, bus.ErrClosed
@@ -72,25 +71,24 @@ func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibi
 		return nil, err
 	}
 	for {
-		taken, arrived := l.fetch(min(most, MaxReceive))
+		taken := l.fetch(min(most, MaxReceive))
 		if taken.conf == nil {
 			return nil, fmt.Errorf("queue %q: %w", queue, bus.ErrNotFound)
 		}
 		messages := l.hand(taken, visibility)
 		l.release(taken.conf)
 		if len(messages) > 0 {
-			// Until the ledgers are saved the record from before counts too. The time to
-			// wait for messages is no time to wait for that.
-			if err := d.commitNow(context.WithoutCancel(ctx)); err != nil {
-				l.log.Warn("cannot save that messages were received: a crash now would give them to somebody else", "err", err)
-			}
 			return messages, nil
 		}
 		if taken.some() {
 			continue // they were not to be seen now
 		}
 		select {
-		case <-arrived:
+		case <-l.arrived:
+		case <-taken.conf.current.Done(): // a reload may have made something else of the queue
+			if d.intake.Err() != nil {
+				return nil, bus.ErrClosed
+			}
 		case <-ctx.Done():
 			return nil, nil
 		case <-d.intake.Done():
@@ -110,13 +108,12 @@ type fetched struct {
 
 func (f *fetched) some() bool { return len(f.ready)+len(f.expired)+len(f.delayed) > 0 }
 
-// fetch takes up to most deliveries that are ready; arrived is closed when there may
-// be more.
-func (l *lane) fetch(most int) (f fetched, arrived <-chan struct{}) {
+// fetch takes up to most deliveries that are ready.
+func (l *lane) fetch(most int) (f fetched) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conf == nil || l.conf.pull == nil {
-		return f, nil
+		return f
 	}
 	f.conf = l.conf
 	l.conf.users++
@@ -133,8 +130,8 @@ func (l *lane) fetch(most int) (f fetched, arrived <-chan struct{}) {
 			f.ready = append(f.ready, dv)
 		}
 	}
-	l.nudgeFeed()
-	return f, l.arrived
+	l.dispatch(now) // there may be more, for somebody else
+	return f
 }
 
 // unseen is how long a delivery is not to be seen yet.
@@ -157,30 +154,43 @@ func (l *lane) hand(f fetched, visibility time.Duration) []Message {
 	if visibility <= 0 {
 		visibility = f.conf.pull.Visibility
 	}
-	var all sync.WaitGroup
-	for i, dv := range f.delayed {
-		all.Go(func() { l.d.retries.schedule(l, dv, f.after[i]) })
-	}
+	var over sync.WaitGroup
 	for _, dv := range f.expired {
 		l.leaseOver(dv)
-		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, errLeaseOver, false) })
+		over.Go(func() { l.judge(f.conf, dv, time.Now(), 0, errLeaseOver, false) })
 	}
-	taken := make([]*leaseTaken, len(f.ready))
+	waits := make([]wait, 0, len(f.ready)+len(f.delayed))
+	for _, dv := range f.ready {
+		waits = append(waits, wait{d: l.leasing(dv, visibility), after: visibility})
+	}
+	for i, dv := range f.delayed {
+		waits = append(waits, wait{d: dv, after: f.after[i]})
+	}
+	if len(waits) > 0 {
+		l.d.retries.schedule(l, waits...)
+	}
+	over.Wait()
 	messages := make([]Message, 0, len(f.ready))
-	tries := make([]int, len(f.ready))
 	for i, dv := range f.ready {
-		taken[i], tries[i] = &leaseTaken{Duration: visibility}, dv.tried()+1
-		all.Go(func() { l.judge(f.conf, dv, time.Now(), 0, taken[i], false) })
-	}
-	all.Wait()
-	for i, dv := range f.ready {
-		if taken[i].kept {
+		if n := dv.tried() + 1; waits[i].kept {
 			messages = append(messages, Message{
-				ID: dv.id, Receipt: l.d.receipt(dv.id, tries[i]), Receives: tries[i], Rule: dv.rule, Accepted: dv.accepted, Event: dv.event,
+				ID: dv.id, Receipt: l.d.receipt(dv.id, n), Receives: n, Rule: dv.rule, Accepted: dv.accepted, Event: dv.event,
 			})
 		}
 	}
 	return messages
+}
+
+// leasing gives a delivery to a consumer, but for the record of that.
+func (l *lane) leasing(dv *delivery, visibility time.Duration) *delivery {
+	a := Attempt{At: l.d.now(), Class: Class(&leaseTaken{Duration: visibility})}
+	l.ending(dv, a, Leased)
+	l.d.fates.outcome(dv, a, Leased, visibility, dv.tried()+1)
+	l.d.history.outcome(dv, a, Leased, visibility, dv.tried()+1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dv.leased = a.At
+	return dv
 }
 
 // Peek gives up to most messages that are in memory and ready, without taking them.
@@ -235,44 +245,53 @@ func (d *Dispatcher) Nack(ctx context.Context, after time.Duration, receipts ...
 var errNacked = errors.New("the consumer gave the message back")
 
 func (d *Dispatcher) endAll(ctx context.Context, receipts []string, failure error) []error {
-	return d.eachReceipt(ctx, receipts, func(id, token string) error { return d.endLease(ctx, id, token, sinks.Answer{}, failure) })
-}
-
-// eachReceipt does something with the lease of each receipt, all of them at once,
-// and saves the ledgers.
-func (d *Dispatcher) eachReceipt(ctx context.Context, receipts []string, do func(id, token string) error) []error {
 	errs := make([]error, len(receipts))
 	if !d.calls.enter() {
-		for i := range errs {
-			errs[i] = bus.ErrClosed
-		}
-		return errs
+		return closedFor(errs)
 	}
 	defer d.calls.leave()
-	var all sync.WaitGroup
+	var opened []*openedLease
+	var places []int
 	for i, receipt := range receipts {
 		id, token, err := d.readReceipt(receipt)
+		if errs[i] = err; err != nil {
+			continue
+		}
+		o, err := d.openLease(ctx, id, token)
 		if errs[i] = err; err == nil {
-			all.Go(func() { errs[i] = do(id, token) })
+			opened, places = append(opened, o), append(places, i)
 		}
 	}
-	all.Wait()
-	if err := d.commitNow(ctx); err != nil {
-		for i := range errs {
-			if errs[i] == nil {
-				errs[i] = err
-			}
-		}
+	for i, err := range d.endLeases(ctx, failure, opened...) {
+		errs[places[i]] = err
+	}
+	return errs
+}
+
+// closedFor says for each of some receipts that the bus is stopping.
+func closedFor(errs []error) []error {
+	for i := range errs {
+		errs[i] = bus.ErrClosed
 	}
 	return errs
 }
 
 // Extend lets a consumer have messages for longer, counted from now.
 func (d *Dispatcher) Extend(ctx context.Context, visibility time.Duration, receipts ...string) []error {
-	return d.eachReceipt(ctx, receipts, func(id, token string) error {
-		_, err := d.extendLease(ctx, id, token, visibility)
-		return err
-	})
+	errs := make([]error, len(receipts))
+	if !d.calls.enter() {
+		return closedFor(errs)
+	}
+	defer d.calls.leave()
+	var all sync.WaitGroup
+	for i, receipt := range receipts {
+		id, token, err := d.readReceipt(receipt)
+		if errs[i] = err; err == nil {
+			all.Go(func() { _, errs[i] = d.extendLease(ctx, id, token, visibility) })
+		}
+	}
+	all.Wait()
+	return errs
 }
 
 // Purge discards every message that is ready in a queue now, and returns how many.
@@ -287,8 +306,9 @@ func (d *Dispatcher) Purge(ctx context.Context, queue string) (discarded int, er
 	if err != nil {
 		return 0, err
 	}
+	defer l.wake() // somebody may have missed the message that this has woken up for
 	for until := d.now(); ctx.Err() == nil; {
-		f, arrived := l.fetch(purgeBatch)
+		f := l.fetch(purgeBatch)
 		if f.conf == nil {
 			return discarded, fmt.Errorf("queue %q: %w", queue, bus.ErrNotFound)
 		}
@@ -309,7 +329,7 @@ func (d *Dispatcher) Purge(ctx context.Context, queue string) (discarded int, er
 		if d.intake.Err() != nil {
 			return discarded, bus.ErrClosed
 		}
-		l.await(ctx, arrived)
+		l.await(ctx)
 	}
 	return discarded, errors.Join(ctx.Err(), d.commitNow(ctx))
 }
@@ -318,11 +338,11 @@ func (d *Dispatcher) Purge(ctx context.Context, queue string) (discarded int, er
 var ErrHeld = errors.New("it is paused: `sluice sinks resume` lets it go on")
 
 // await waits for a message, or a while: what is read may all be behind others.
-func (l *lane) await(ctx context.Context, arrived <-chan struct{}) {
+func (l *lane) await(ctx context.Context) {
 	t := time.NewTimer(50 * time.Millisecond)
 	defer t.Stop()
 	select {
-	case <-arrived:
+	case <-l.arrived:
 	case <-t.C:
 	case <-l.d.intake.Done():
 	case <-ctx.Done():

@@ -251,6 +251,16 @@ func TestQueueWaits(t *testing.T) {
 		if r := <-results; len(r.got) != 0 || r.took != 20*time.Second {
 			t.Errorf("got %d after %v", len(r.got), r.took)
 		}
+		// A reload that takes the queue out.
+		go wait()
+		pass(3 * time.Second)
+		without := dispatch.Table{Version: "v2", Removed: map[string]string{"q": dispatch.RemovedKeep}}
+		if err := d.Reload(t.Context(), without); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-results; len(r.got) != 0 || r.took != 3*time.Second {
+			t.Errorf("the queue was taken out: got %d after %v", len(r.got), r.took)
+		}
 		if _, err := d.Receive(t.Context(), "nope", 1, 0); !errors.Is(err, bus.ErrNotFound) {
 			t.Errorf("of no queue: %v", err)
 		}

@@ -32,7 +32,7 @@ func (d *Dispatcher) checkRemoved(t Table) error {
 		if keep[l.name] || t.Removed[l.name] != "" || !l.configured() {
 			continue
 		}
-		if n := l.backlogDepth() + d.retries.waiting(l.name); n > 0 {
+		if n := l.backlogDepth() + d.retries.count(l.name); n > 0 {
 			return fmt.Errorf("sink %q is taken out while %d deliveries wait for it: say what becomes of them with removed_sinks: {%s: keep}, or dead_letter, or drop", l.name, n, l.name)
 		}
 	}

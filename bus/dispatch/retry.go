@@ -22,7 +22,8 @@ type retries struct {
 	bytes  int // of the deliveries kept in memory
 	counts map[string]int
 	leases leases
-	known  uint64 // the packs below it are recovered
+	ended  []bus.Position // records of ends that the ledgers, as they are saved, do not know
+	known  uint64         // the packs below it are recovered
 	wake   chan struct{}
 }
 
@@ -48,25 +49,49 @@ const (
 )
 
 func newRetries(d *Dispatcher) *retries {
-	r := &retries{d: d, books: d.newLedger(false), counts: map[string]int{}, leases: newLeases(), wake: make(chan struct{}, 1)}
+	r := &retries{d: d, books: d.newLedger(bus.Retries, false), counts: map[string]int{}, leases: newLeases(), wake: make(chan struct{}, 1)}
 	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, r.books, seq) }
 	return r
 }
 
-// schedule makes a delivery durable as a retry and waits for that; then what
-// covered it before is settled, and it leaves its lane. It is false when the bus
-// shuts down, and the delivery is left for the next start.
-func (r *retries) schedule(l *lane, d *delivery, after time.Duration) (kept bool) {
-	due := time.Now().Add(after)
-	d.due = r.d.now().Add(after)
-	durable := make(chan struct{})
-	err := r.d.retryWriter.submit(write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
-		defer close(durable)
+// wait is how long a delivery is to wait.
+type wait struct {
+	d     *delivery
+	after time.Duration
+	kept  bool // it waits: schedule says so
+}
+
+// schedule makes deliveries of a lane durable as retries, in one write, and waits
+// for that; then what covered them before is settled, and they leave their lane.
+// When the bus shuts down they may be left for the next start.
+func (r *retries) schedule(l *lane, all ...wait) {
+	var durable sync.WaitGroup
+	writes := make([]write, len(all))
+	for i := range all {
+		writes[i] = r.waiting(l, &all[i], durable.Done)
+	}
+	durable.Add(len(all))
+	if err := r.d.retryWriter.submit(writes...); err != nil { // shutting down
+		for i := range all {
+			l.leave(all[i].d, nowhere)
+		}
+		return
+	}
+	durable.Wait()
+}
+
+// waiting is the write that lets a delivery wait.
+func (r *retries) waiting(l *lane, one *wait, done func()) write {
+	d := one.d
+	due := time.Now().Add(one.after)
+	d.due = r.d.now().Add(one.after)
+	return write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
+		defer done()
 		if err != nil {
-			kept = r.keep(l, d, due, err)
+			one.kept = r.keep(l, d, due, err)
 			return
 		}
-		kept = true
+		one.kept = true
 		r.books.begin(pos.Seq, n, 0)
 		l.mu.Lock()
 		again := d.successor(origin{r.books, pos})
@@ -78,13 +103,7 @@ func (r *retries) schedule(l *lane, d *delivery, after time.Duration) (kept bool
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}
-	}})
-	if err != nil { // shutting down
-		l.leave(d, nowhere)
-		return false
-	}
-	<-durable
-	return kept
+	}}
 }
 
 // keep holds a delivery in memory that could not be given a record: that of the
@@ -145,8 +164,8 @@ func (r *retries) remove(w *retry) {
 	r.leases.drop(w)
 }
 
-// waiting is how many deliveries of a sink wait.
-func (r *retries) waiting(sink string) int {
+// count is how many deliveries of a sink wait.
+func (r *retries) count(sink string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts[sink]
@@ -294,6 +313,10 @@ func (r *retries) recoverPack(pack bus.Pack) {
 			continue
 		}
 		d, err := decodeDelivery(rec, pack.Key)
+		if errors.Is(err, errEnded) {
+			r.keepEnded([]bus.Position{pos})
+			continue
+		}
 		if err != nil {
 			r.d.damaged(bus.Retries, pos, err)
 			r.books.settle(pos)
@@ -310,6 +333,22 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		l.mu.Unlock()
 	}
 	r.books.read(pack.Seq)
+}
+
+// takeEnded gives the records of ends that the ledgers have taken in by now.
+func (r *retries) takeEnded() []bus.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ended := r.ended
+	r.ended = nil
+	return ended
+}
+
+// keepEnded keeps records of ends until the ledgers that know them are saved.
+func (r *retries) keepEnded(ended []bus.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = append(r.ended, ended...)
 }
 
 // left is how long a retry has still to wait that was stored at a time. The clock

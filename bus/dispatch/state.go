@@ -28,6 +28,9 @@ type savedLedger struct {
 	Snapshot []byte `json:"snapshot"`
 	Depth    int    `json:"depth,omitempty"` // of a backlog: the deliveries not read
 	Head     uint64 `json:"head,omitempty"`  // the last pack of the stream
+	// Answered is the last pack of the stream that the snapshots know everything about:
+	// what its records took over from is settled in them.
+	Answered uint64 `json:"answered,omitempty"`
 }
 
 // ledgers visits every ledger under the name that it is saved by.
@@ -44,9 +47,14 @@ func (d *Dispatcher) ledgers(visit func(name string, books *ledger, w *writer, l
 func (d *Dispatcher) commit(ctx context.Context) error {
 	d.committing.Lock() // or an older snapshot might replace a newer one
 	defer d.committing.Unlock()
-	saved := map[string]savedLedger{}
+	saved, ended, settled := map[string]savedLedger{}, d.retries.takeEnded(), d.remover.take()
+	answered := map[*writer]uint64{} // before any snapshot is taken
+	d.writersByName(func(name string, w *writer) {
+		answered[w] = w.answered.Load()
+		saved[name] = savedLedger{Stream: w.stream.ID(), Head: w.head.Load(), Answered: answered[w]}
+	})
 	d.ledgers(func(name string, books *ledger, w *writer, l *lane) {
-		s := savedLedger{Stream: w.stream.ID(), Snapshot: books.snapshot(nil), Head: w.head.Load()}
+		s := savedLedger{Answered: answered[w], Stream: w.stream.ID(), Snapshot: books.snapshot(nil), Head: w.head.Load()}
 		if l != nil {
 			s.Depth = l.backlogDepth()
 			if s.Depth == 0 && len(s.Snapshot) <= 2 {
@@ -60,8 +68,18 @@ func (d *Dispatcher) commit(ctx context.Context) error {
 		return err
 	}
 	if err := d.store.PutState(ctx, ledgersKey, text); err != nil {
+		d.retries.keepEnded(ended)
+		if refused(err) { // room first: a crash now would repeat what it need not
+			d.remover.release(settled)
+		} else {
+			d.remover.keep(settled)
+		}
 		d.events.touch() // try again next time
 		return err
+	}
+	d.remover.release(settled)
+	for _, pos := range ended { // the ledgers say it now
+		d.retries.books.settle(pos)
 	}
 	return nil
 }
@@ -129,7 +147,13 @@ func (d *Dispatcher) restore(ctx context.Context) error {
 		}
 		books.cut(w.head.Load())
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if len(saved) == 0 { // the first start: what follows needs to know these streams
+		return d.commit(ctx)
+	}
+	return d.takeOver(ctx, saved)
 }
 
 func savedLedgers(ctx context.Context, store bus.Log) (map[string]savedLedger, error) {

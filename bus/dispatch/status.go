@@ -46,7 +46,7 @@ func (d *Dispatcher) Sinks() []SinkStatus {
 
 func (l *lane) status() SinkStatus {
 	s := SinkStatus{
-		Name: l.name, State: StateActive, Retries: l.d.retries.waiting(l.name), DeadLetters: l.d.dead.total(l.name),
+		Name: l.name, State: StateActive, Retries: l.d.retries.count(l.name), DeadLetters: l.d.dead.total(l.name),
 		Delivered: l.metrics.live.delivered.Load(),
 	}
 	l.mu.Lock()
@@ -174,7 +174,7 @@ func (l *lane) balance() Balance {
 		Discarded: live.discarded.Load(), Damaged: live.damaged.Load(),
 		Queued:  int64(l.queue.len() + len(l.refused) + len(l.closing)),
 		Running: int64(len(l.running)), Spilling: int64(l.spilling),
-		Backlog: int64(l.depth + l.queue.apart), Retries: int64(l.d.retries.waiting(l.name)),
+		Backlog: int64(l.depth + l.queue.apart), Retries: int64(l.d.retries.count(l.name)),
 	}
 }
 

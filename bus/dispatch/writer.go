@@ -25,8 +25,12 @@ type writer struct {
 	linger time.Duration
 	wrote  func(records, bytes int, took time.Duration, err error)
 	stored func(seq uint64, records int) // told of each pack that is durable, before its records are
+	// strays, when it is there, is told the numbers that a write has skipped: those of
+	// writes that were stored and whose answer got lost.
+	strays func(first, last uint64)
 
-	head atomic.Uint64 // the last pack of the stream
+	head     atomic.Uint64 // the last pack of the stream
+	answered atomic.Uint64 // the last one of which everybody has heard
 
 	mu      sync.Mutex
 	waiting []write
@@ -210,10 +214,15 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 		seq, err = w.keepTrying(ctx, pack[0].key, records, err)
 	}
 	if err == nil {
-		w.head.Store(seq)
+		if before := w.head.Swap(seq); w.strays != nil && seq > before+1 {
+			w.strays(before+1, seq-1)
+		}
 		w.stored(seq, len(pack))
 	}
 	w.answer(pack, size, seq, err)
+	if err == nil {
+		w.answered.Store(seq)
+	}
 }
 
 // answer tells where the records of a pack are.
