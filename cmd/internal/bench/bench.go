@@ -23,6 +23,7 @@ type Settings struct {
 	Events      int           `json:"events"`            // in backlog
 	Hang        time.Duration `json:"hang_ns"`           // of the sink in isolation
 	Baseline    bool          `json:"baseline"`          // compare with the bare proxy
+	Consumers   int           `json:"consumers"`         // in queue
 	Brokers     []string      `json:"brokers,omitempty"` // of a Kafka cluster, in kafka
 }
 
@@ -30,7 +31,7 @@ type Settings struct {
 func DefaultSettings() Settings {
 	return Settings{
 		Rounds: 5, Duration: 3 * time.Second, Warmup: time.Second, Connections: 64, Outstanding: 512, Size: 1 << 10,
-		Sinks: 1000, Rate: 200, Events: 100_000, Hang: 5 * time.Second,
+		Sinks: 1000, Rate: 200, Events: 100_000, Hang: 5 * time.Second, Consumers: 8,
 	}
 }
 
@@ -61,6 +62,7 @@ func Scenarios() []Scenario {
 		{"latency", "open loop at a steady rate: from sending to the 202 and to the sink", (*runner).latency, latencySteps},
 		{"isolation", "a sink that hangs beside one that does not", (*runner).isolation, isolationSteps},
 		{"kill9", "the bus is killed under load again and again", (*runner).kill9, kill9Steps},
+		{"queue", "messages through a queue: published, received and acknowledged over HTTP, beside the log alone", (*runner).queue, queueSteps},
 		{"kafka", "a topic of Apache Kafka, beside a bare reader; needs --brokers", (*runner).kafka, kafkaSteps},
 		{"backlog", "deliveries pile up for a dead sink, then drain; a restart with all of them retained", (*runner).backlog, backlogSteps},
 	}
@@ -129,6 +131,7 @@ type busOf struct {
 	options string // of each sink, in YAML, after a comma
 	nowhere bool   // no rule matches
 	sources string // their section in YAML, if there are any
+	kind    string // of the sinks, with its settings, in YAML; "" for http
 }
 
 func (b busOf) yaml(dir string) string {
@@ -139,7 +142,11 @@ func (b busOf) yaml(dir string) string {
 	text.WriteString("sinks:\n")
 	for i := range max(b.sinks, len(addresses)) {
 		name, address := fmt.Sprintf("s%d", i), addresses[i%len(addresses)]
-		fmt.Fprintf(&text, "  %s: {http: {url: \"http://%s/%s\"}%s}\n", name, address, name, b.options)
+		kind := b.kind
+		if kind == "" {
+			kind = fmt.Sprintf("http: {url: \"http://%s/%s\"}", address, name)
+		}
+		fmt.Fprintf(&text, "  %s: {%s%s}\n", name, kind, b.options)
 		if i < len(addresses) {
 			to.WriteString(name + ", ")
 		}

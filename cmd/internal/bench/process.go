@@ -135,7 +135,11 @@ func (s *process) get(ctx context.Context, path string) ([]byte, error) {
 }
 
 // counters are the metrics of a bus that the bench looks at.
-type counters struct{ accepted, writes, spilled float64 }
+type counters struct {
+	accepted, spilled float64
+	writes, records   float64 // of EVENTS
+	allWrites         float64 // of all streams
+}
 
 func (s *process) counters(ctx context.Context) (c counters, err error) {
 	text, err := s.get(ctx, "/metrics")
@@ -155,6 +159,11 @@ func (s *process) counters(ctx context.Context) (c counters, err error) {
 			c.spilled += n
 		case name == `sluice_store_writes_total{stream="EVENTS"}`:
 			c.writes += n
+			c.allWrites += n
+		case strings.HasPrefix(name, "sluice_store_writes_total{"):
+			c.allWrites += n
+		case name == `sluice_store_records_total{stream="EVENTS"}`:
+			c.records += n
 		}
 	}
 	return c, nil

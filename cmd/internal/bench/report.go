@@ -50,6 +50,9 @@ type Measure struct {
 	PeakBytes           int64   `json:"peak_bytes"`
 	IdleBytes           int64   `json:"idle_bytes,omitempty"` // before the load
 	WritesPerEvent      float64 `json:"log_writes_per_event,omitempty"`
+	AllWritesPerEvent   float64 `json:"store_writes_per_event,omitempty"` // of all streams
+	RecordsPerPack      float64 `json:"records_per_log_write,omitempty"`
+	Depth               float64 `json:"depth,omitempty"`                // of a queue: the median of messages that wait
 	SpilledPerThousand  float64 `json:"spilled_per_thousand,omitempty"` // deliveries that went through the backlog
 	ReadySeconds        float64 `json:"ready_seconds,omitempty"`        // from the start of the process
 	Accepted            int64   `json:"accepted"`                       // from the first event to the last
@@ -184,6 +187,9 @@ func summarize(rounds []Measure) Measure {
 		func(m *Measure) *float64 { return &m.CPUPerThousand },
 		func(m *Measure) *float64 { return &m.BenchPerThousand },
 		func(m *Measure) *float64 { return &m.WritesPerEvent },
+		func(m *Measure) *float64 { return &m.AllWritesPerEvent },
+		func(m *Measure) *float64 { return &m.RecordsPerPack },
+		func(m *Measure) *float64 { return &m.Depth },
 		func(m *Measure) *float64 { return &m.SpilledPerThousand },
 		func(m *Measure) *float64 { return &m.ReadySeconds },
 	} {

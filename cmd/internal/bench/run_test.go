@@ -52,6 +52,7 @@ func TestScenarios(t *testing.T) {
 		"latency":   {"200 events/s sluice", "200 events/s proxy"},
 		"isolation": {"beside a healthy sink sluice", "beside one that hangs 50ms sluice"},
 		"kill9":     {"until the kill sluice", "all rounds sluice"},
+		"queue":     {"queue, 8 consumers sluice", "queue, 8 consumers raw log"},
 		"kafka":     {"kafka, 6 partitions sluice", "kafka, 6 partitions kafka-go reader"},
 		"backlog":   {"direct sluice", "pile up sluice", "drain sluice", "restart sluice"},
 	}

@@ -66,6 +66,7 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	s.Float64Var(&f.Rate, "rate", f.Rate, "latency: events/s; isolation: twice as many")
 	s.IntVar(&f.Events, "events", f.Events, "backlog: how many deliveries pile up; kafka: how many records")
 	s.DurationVar(&f.Hang, "hang", f.Hang, "isolation: how long the sink hangs")
+	s.IntVar(&f.Consumers, "consumers", f.Consumers, "queue: consumers, each of which receives and acknowledges ten messages at a time")
 	s.StringSliceVar(&f.Brokers, "brokers", nil, "kafka: brokers to read from, each as host:port; the topic that is made there is removed again")
 	s.StringVar(&f.dir, "dir", "", "where to put the temporary data (default $TMPDIR)")
 	s.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile of each server under each load into this `directory`")
@@ -82,7 +83,7 @@ func (f *benchFlags) check() error {
 		flag         string
 		value, limit int
 	}{
-		{"rounds", f.Rounds, 10_000}, {"connections", f.Connections, 10_000}, {"sinks", f.Sinks, 100_000},
+		{"rounds", f.Rounds, 10_000}, {"connections", f.Connections, 10_000}, {"sinks", f.Sinks, 100_000}, {"consumers", f.Consumers, 10_000},
 		{"events", f.Events, 100_000_000}, {"size", f.Size, 8 << 20}, {"rate", int(f.Rate), 1_000_000},
 		{"duration", int(f.Duration / time.Millisecond), 3_600_000},
 	} {
