@@ -317,6 +317,11 @@ func (d *Dispatcher) Reload(_ context.Context, t Table) error {
 	if err == nil {
 		err = d.checkRemoved(t)
 	}
+	if err == nil && !d.calls.enter() {
+		err = bus.ErrClosed
+	} else if err == nil {
+		defer d.calls.leave()
+	}
 	if err != nil {
 		for _, s := range t.Sinks {
 			d.closeSink(s.Name, s.Sink)

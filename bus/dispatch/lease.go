@@ -82,13 +82,17 @@ func without[T comparable](all map[string][]T, key string, one T) {
 }
 
 // takeLease ends the wait of a lease, so that the caller alone goes on with it, or
-// gives it back by again. done tells those who wait for what becomes of it.
-func (r *retries) takeLease(ctx context.Context, id, token string) (w *retry, done func(), err error) {
+// gives it back by again. done tells those who wait for what becomes of it. While
+// somebody else has the lease, who is patient waits, and others get errBusy.
+func (r *retries) takeLease(ctx context.Context, id, token string, patient bool) (w *retry, done func(), err error) {
 	var gone *away
 	for {
 		var busy <-chan struct{}
 		if w, gone, busy, err = r.pickLease(id, token); busy == nil {
 			break
+		}
+		if !patient {
+			return nil, nil, errBusy
 		}
 		select {
 		case <-busy:
@@ -118,6 +122,9 @@ func (r *retries) takeLease(ctx context.Context, id, token string) (w *retry, do
 	w.d = d
 	return w, done, nil
 }
+
+// errBusy is a lease that somebody else ends or extends at the moment.
+var errBusy = errors.New("the lease is being changed")
 
 // LeaseSink is the sink that took a lease; "" when there is none.
 func (d *Dispatcher) LeaseSink(id string) string {
@@ -193,7 +200,7 @@ func (d *Dispatcher) EndLease(ctx context.Context, id, token string, a sinks.Ans
 		return bus.ErrClosed
 	}
 	defer d.calls.leave()
-	o, err := d.openLease(ctx, id, token)
+	o, err := d.openLease(ctx, id, token, true)
 	if err != nil {
 		return err
 	}
@@ -219,8 +226,8 @@ type openedLease struct {
 	done  func() // tells those who wait for what becomes of the lease
 }
 
-func (d *Dispatcher) openLease(ctx context.Context, id, token string) (*openedLease, error) {
-	w, told, err := d.retries.takeLease(ctx, id, token)
+func (d *Dispatcher) openLease(ctx context.Context, id, token string, patient bool) (*openedLease, error) {
+	w, told, err := d.retries.takeLease(ctx, id, token, patient)
 	if err != nil {
 		return nil, err
 	}
@@ -355,7 +362,7 @@ func (d *Dispatcher) ExtendLease(ctx context.Context, id, token string, more tim
 }
 
 func (d *Dispatcher) extendLease(ctx context.Context, id, token string, more time.Duration) (time.Duration, error) {
-	w, done, err := d.retries.takeLease(ctx, id, token)
+	w, done, err := d.retries.takeLease(ctx, id, token, true)
 	if err != nil {
 		return 0, err
 	}

@@ -121,6 +121,7 @@ func (l *lane) fetch(most int) (f fetched) {
 	for len(f.ready) < most && l.queue.runnable() > 0 && !l.blocked(now) {
 		dv := l.queue.pop()
 		l.take(dv)
+		dv.state = done // its next record is being made
 		switch after := l.unseen(dv); {
 		case !dv.leased.IsZero():
 			f.expired = append(f.expired, dv)
@@ -251,21 +252,35 @@ func (d *Dispatcher) endAll(ctx context.Context, receipts []string, failure erro
 	}
 	defer d.calls.leave()
 	var opened []*openedLease
-	var places []int
+	var places, busy []int
 	for i, receipt := range receipts {
-		id, token, err := d.readReceipt(receipt)
-		if errs[i] = err; err != nil {
-			continue
-		}
-		o, err := d.openLease(ctx, id, token)
-		if errs[i] = err; err == nil {
+		o, err := d.openReceipt(ctx, receipt, false)
+		switch errs[i] = err; {
+		case err == nil:
 			opened, places = append(opened, o), append(places, i)
+		case errors.Is(err, errBusy):
+			busy = append(busy, i)
 		}
 	}
 	for i, err := range d.endLeases(ctx, failure, opened...) {
 		errs[places[i]] = err
 	}
+	// Nobody waits with leases in hand that others may wait for.
+	for _, i := range busy {
+		o, err := d.openReceipt(ctx, receipts[i], true)
+		if errs[i] = err; err == nil {
+			errs[i] = d.endLeases(ctx, failure, o)[0]
+		}
+	}
 	return errs
+}
+
+func (d *Dispatcher) openReceipt(ctx context.Context, receipt string, patient bool) (*openedLease, error) {
+	id, token, err := d.readReceipt(receipt)
+	if err != nil {
+		return nil, err
+	}
+	return d.openLease(ctx, id, token, patient)
 }
 
 // closedFor says for each of some receipts that the bus is stopping.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -356,4 +357,40 @@ func receipts(messages []dispatch.Message) (all []string) {
 		all = append(all, m.Receipt)
 	}
 	return all
+}
+
+// Two requests name the same messages, in another order and one of them twice: each
+// message ends once, and nobody waits for anybody for ever.
+func TestQueueAcksTogether(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		slow := func(_ context.Context, op memlog.Op) error {
+			if op.Name == memlog.OpAppend && op.When == memlog.Before {
+				<-time.After(20 * time.Millisecond)
+			}
+			return nil
+		}
+		d := start(t, memlog.New(memlog.Options{Hook: slow}), one(t, queueSpec(t, "q", nil, nil)))
+		defer d.stop()
+		d.publish("a", "b")
+		pass(time.Second)
+		all := receipts(d.receive(2))
+		var both sync.WaitGroup
+		var ended atomic.Int32
+		for _, names := range [][]string{{all[0], all[1]}, {all[1], all[0], all[1]}} {
+			both.Go(func() {
+				for _, err := range d.Ack(t.Context(), names...) {
+					if err == nil {
+						ended.Add(1)
+					} else if !errors.Is(err, bus.ErrNotFound) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		both.Wait()
+		if ended.Load() != 2 {
+			t.Errorf("%d acknowledgements of 2 messages were taken", ended.Load())
+		}
+		d.settled()
+	})
 }

@@ -140,7 +140,7 @@ func (l *lane) sweep(now time.Time) {
 		l.flush()
 	}
 	for d := range l.running {
-		if d.state == running && old(d) && l.conf.pull == nil { // what is pulled is being written this moment
+		if d.state == running && old(d) {
 			l.detach(d)
 		}
 	}
