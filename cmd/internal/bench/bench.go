@@ -62,7 +62,7 @@ func Scenarios() []Scenario {
 		{"latency", "open loop at a steady rate: from sending to the 202 and to the sink", (*runner).latency, latencySteps},
 		{"isolation", "a sink that hangs beside one that does not", (*runner).isolation, isolationSteps},
 		{"kill9", "the bus is killed under load again and again", (*runner).kill9, kill9Steps},
-		{"queue", "messages through a queue: published, received and acknowledged over HTTP, beside the log alone", (*runner).queue, queueSteps},
+		{"queue", "a queue over HTTP: publish, receive, acknowledge; beside the log alone", (*runner).queue, queueSteps},
 		{"kafka", "a topic of Apache Kafka, beside a bare reader; needs --brokers", (*runner).kafka, kafkaSteps},
 		{"backlog", "deliveries pile up for a dead sink, then drain; a restart with all of them retained", (*runner).backlog, backlogSteps},
 	}
