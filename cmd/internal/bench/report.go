@@ -50,7 +50,7 @@ type Measure struct {
 	PeakBytes           int64   `json:"peak_bytes"`
 	IdleBytes           int64   `json:"idle_bytes,omitempty"` // before the load
 	WritesPerEvent      float64 `json:"log_writes_per_event,omitempty"`
-	AllWritesPerEvent   float64 `json:"store_writes_per_event,omitempty"` // of all streams
+	AllWritesPerEvent   float64 `json:"store_writes_per_event,omitempty"` // of all streams; the saves of the ledgers are not in it
 	RecordsPerPack      float64 `json:"records_per_log_write,omitempty"`
 	Depth               float64 `json:"depth,omitempty"`                // of a queue: the median of messages that wait
 	SpilledPerThousand  float64 `json:"spilled_per_thousand,omitempty"` // deliveries that went through the backlog

@@ -44,7 +44,7 @@ func benchColumns() []column {
 		{"CPU S/1000", func(m *bench.Measure) string { return number(m.CPUPerThousand, "%.3f") }},
 		{"BENCH CPU", func(m *bench.Measure) string { return number(m.BenchPerThousand, "%.3f") }},
 		{"WRITES/EVENT", func(m *bench.Measure) string { return number(m.WritesPerEvent, "%.3f") }},
-		{"FSYNCS/EVENT", func(m *bench.Measure) string { return number(m.AllWritesPerEvent, "%.3f") }},
+		{"PACKS/EVENT", func(m *bench.Measure) string { return number(m.AllWritesPerEvent, "%.3f") }},
 		{"EVENTS/PACK", func(m *bench.Measure) string { return number(m.RecordsPerPack, "%.1f") }},
 		{"DEPTH", func(m *bench.Measure) string { return number(m.Depth, "%.0f") }},
 		{"SPILLED/1000", func(m *bench.Measure) string { return number(m.SpilledPerThousand, "%.1f") }},
