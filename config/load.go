@@ -247,6 +247,7 @@ func (l *loader) finish(path string) (*Config, error) {
 		l.uses = append(l.uses, use{sink, at, l.placeOf(at)})
 	}
 	l.checkUses()
+	l.checkTransforms()
 	faults := l.report.sorted()
 	if l.report.failed {
 		return nil, faults
@@ -254,6 +255,24 @@ func (l *loader) finish(path string) (*Config, error) {
 	l.config.Warnings = faults
 	l.config.version, l.config.entries = version(l.entries), l.entries
 	return l.config, nil
+}
+
+// checkTransforms reports transforms that change nothing.
+func (l *loader) checkTransforms() {
+	kinds := map[string]string{}
+	for _, s := range l.config.Sinks {
+		kinds[s.Name] = s.Kind
+	}
+	for _, r := range l.config.Rules {
+		if r.transform == nil {
+			continue
+		}
+		for _, to := range r.To {
+			if kinds[to] == "queue" {
+				l.report.warnf(r.Pos, "rules."+r.Name+".transform", "is not applied for %s: a queue gives out the event itself", quote(to))
+			}
+		}
+	}
 }
 
 // checkUses reports sinks that are named but not there, and the other way round.
