@@ -21,7 +21,7 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := cfg.Warnings.Error(); len(cfg.Warnings) != 1 || !strings.Contains(text, `rules.all.transform: is not applied for "jobs"`) {
+	if text := cfg.Warnings.Error(); len(cfg.Warnings) != 1 || !strings.Contains(text, `rules.all.transform: warning: is not applied for "jobs"`) {
 		t.Errorf("warnings: %s", text)
 	}
 }
