@@ -9,7 +9,10 @@
 //	spill.go       what a lane cannot take now goes to the backlog
 //	attempt.go     one attempt, and what follows from it (policy.go)
 //	feed.go        brings the backlog of a sink back into its lane
-//	retry.go       what waits for its next attempt
+//	retry.go       what waits for its next attempt; lease.go for the end of a job that takes longer
+//	pull.go        queues: consumers fetch from a lane that has no workers
+//	reply.go       what a sink answered becomes events and reports
+//	takeover.go    each record names the one before: what had moved on is not there twice after a crash
 //	deadletter.go  what was given up; redrive.go and replay.go deliver again (jobs.go)
 //	ledger.go      which records are settled; state.go keeps that over restarts
 //	retention.go   what is settled and old goes
@@ -25,8 +28,18 @@
 // a crash between any two operations repeats and never loses: crash_test.go goes
 // through random histories with crashes, failed writes, a flaky sink and an
 // operator, and checks that every acknowledged event has arrived or is a dead
-// letter. What a crash may repeat is what was settled since the last commit of
-// the ledgers (about 50 ms) and what was under way.
+// letter. What a crash may repeat is what was delivered since the last commit of
+// the ledgers (50 to 250 ms) and what was under way; what was given a new record
+// since then is not repeated, because that names the one before (takeover.go).
+//
+// # Where the time goes
+//
+// One event to one function over HTTP, fsync before each 202, is 70 us of CPU (go
+// tool pprof on what sluice bench fanout --cpuprofile writes): 36 % are system calls
+// to sockets and files, 30 % the request to the function, 14 % taking the event in,
+// 10 % memory, 8 % the store, 3 % the router with all matching, 3 % the history, 2 %
+// the policy and the counters. In batches of 100 an event costs 8 us, of which 42 %
+// is reading JSON: validating 11 %, taking apart 9 %, checking attributes 9 %.
 //
 // # Nothing vanishes
 //
