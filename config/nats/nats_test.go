@@ -165,17 +165,17 @@ func TestValidate(t *testing.T) {
 	_, seed, creds, _ := user(t)
 	secret := value.NewSecret
 	for want, c := range map[string]nats.Connection{
-		"urls is missing":                      {},
-		"urls[0] is not the address":           {URLs: []string{"127.0.0.1:4222"}},
-		"urls[1] is not the address":           {URLs: []string{"nats://a", "http://a"}},
-		"urls[0] holds a user or a token":      {URLs: []string{"nats://u:p@a"}},
-		"user and password belong together":    {URLs: []string{"nats://a"}, User: value.NewText("u")},
-		"user is one of several logins":        {URLs: []string{"nats://a"}, Token: secret("t"), NKey: secret(seed)},
-		"nkey is not the seed of a user":       {URLs: []string{"nats://a"}, NKey: secret("SUxyz")},
-		"credentials does not hold":            {URLs: []string{"nats://a"}, Credentials: secret("/path/user.creds")},
-		"tls has one of cert and key":          {URLs: []string{"nats://a"}, TLS: &value.TLS{Cert: "c"}},
-		"tls.insecure makes ca us": {URLs: []string{"nats://a"}, TLS: &value.TLS{CA: "c", Insecure: true}},
-		"":                                     {URLs: []string{"nats://a", "tls://b:4222", "wss://c"}, Credentials: secret(creds), TLS: &value.TLS{}},
+		"urls is missing":                   {},
+		"urls[0] is not the address":        {URLs: []string{"127.0.0.1:4222"}},
+		"urls[1] is not the address":        {URLs: []string{"nats://a", "http://a"}},
+		"urls[0] holds a user or a token":   {URLs: []string{"nats://u:p@a"}},
+		"user and password belong together": {URLs: []string{"nats://a"}, User: value.NewText("u")},
+		"user is one of several logins":     {URLs: []string{"nats://a"}, Token: secret("t"), NKey: secret(seed)},
+		"nkey is not the seed of a user":    {URLs: []string{"nats://a"}, NKey: secret("SUxyz")},
+		"credentials does not hold":         {URLs: []string{"nats://a"}, Credentials: secret("/path/user.creds")},
+		"tls has one of cert and key":       {URLs: []string{"nats://a"}, TLS: &value.TLS{Cert: "c"}},
+		"tls.insecure makes ca us":          {URLs: []string{"nats://a"}, TLS: &value.TLS{CA: "c", Insecure: true}},
+		"":                                  {URLs: []string{"nats://a", "tls://b:4222", "wss://c"}, Credentials: secret(creds), TLS: &value.TLS{}},
 	} {
 		faults := c.Validate()
 		if want == "" && len(faults) == 0 {
