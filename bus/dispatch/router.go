@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"sluice/bus"
@@ -70,8 +71,9 @@ type router struct {
 	d      *Dispatcher
 	books  *ledger
 	stream bus.Stream
-	head   uint64 // the last pack that was there at the start
-	first  uint64 // the first one
+	head   uint64        // the last pack that was there at the start
+	first  uint64        // the first one
+	next   atomic.Uint64 // the pack that is routed next; 0 before run
 	room   chan struct{}
 	stir   chan struct{} // something is on its way
 
@@ -94,6 +96,7 @@ func newRouter(d *Dispatcher) *router {
 func (r *router) run(ctx context.Context) {
 	var reader bus.Reader
 	from := max(r.books.floor(), r.first)
+	r.next.Store(from)
 	for ctx.Err() == nil {
 		var err error
 		if reader == nil {
@@ -108,6 +111,7 @@ func (r *router) run(ctx context.Context) {
 				r.skipped(from, pack.Seq)
 				r.routePack(pack)
 				from = pack.Seq + 1
+				r.next.Store(from)
 			}
 			continue
 		}

@@ -184,6 +184,23 @@ func (d *Dispatcher) Unsettled() int {
 	return n
 }
 
+// Recovering tells that not everything which an earlier process left is read yet: the
+// numbers of what waits are too low until it is.
+func (d *Dispatcher) Recovering() bool {
+	if next := d.router.next.Load(); next == 0 || next <= d.router.head || !d.retriesKnown.Load() {
+		return true
+	}
+	for _, l := range d.allLanes() {
+		l.mu.Lock()
+		unread := l.oldPacks > 0
+		l.mu.Unlock()
+		if unread {
+			return true
+		}
+	}
+	return false
+}
+
 // Usage is how full the store is.
 func (d *Dispatcher) Usage() bus.Usage { return d.store.Usage() }
 

@@ -193,6 +193,8 @@ func (p *program) mustCLI(args ...string) string {
 type status struct {
 	Balance   struct{ Entered, Delivered, Dead, Open, Lost, Backlog, Retries int64 }
 	Unsettled int
+
+	Recovering bool
 }
 
 func (p *program) status() (s status) {
@@ -223,7 +225,7 @@ func (p *program) settled(limit time.Duration) {
 	var s status
 	p.until(limit, "everything is settled", func() bool {
 		s = p.status()
-		return s.Unsettled == 0 && s.Balance.Open == 0
+		return !s.Recovering && s.Unsettled == 0 && s.Balance.Open == 0
 	})
 	if s.Balance.Lost != 0 {
 		p.t.Fatalf("the deliveries do not add up: %+v", s.Balance)

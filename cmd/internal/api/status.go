@@ -20,6 +20,7 @@ type statusAnswer struct {
 	Balance       balanceState `json:"balance"`
 	Conservation  conservation `json:"conservation"`
 	Unsettled     int          `json:"unsettled"`
+	Recovering    bool         `json:"recovering"`
 }
 
 // conservation is what the check that nothing vanishes has found.
@@ -99,6 +100,7 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 		Balance:      balanceOf(b),
 		Conservation: conservationOf(a.Bus.Conservation()),
 		Unsettled:    a.Bus.Unsettled(),
+		Recovering:   a.Bus.Recovering(),
 	}
 	if info.Packs > 0 {
 		answer.Store.Events.Oldest = info.FirstTime
