@@ -122,7 +122,8 @@ func (s *serverless) read(t *testing.T, n int) (notes []note) {
 	deadline := time.After(20 * time.Second)
 	for {
 		text, _ := os.ReadFile(s.notes)
-		if lines := strings.Split(strings.TrimSpace(string(text)), "\n"); len(text) > 0 && len(lines) >= n {
+		// What does not end with a line break is still being written.
+		if lines := strings.Split(strings.TrimSpace(string(text)), "\n"); strings.HasSuffix(string(text), "\n") && len(lines) >= n {
 			for _, line := range lines {
 				var one note
 				if err := json.Unmarshal([]byte(line), &one); err != nil {
