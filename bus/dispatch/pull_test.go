@@ -62,6 +62,18 @@ func eventIDs(messages []dispatch.Message) (got []string) {
 	return got
 }
 
+// receiveAll receives until nothing comes any more.
+func (b *bench) receiveAll() (all []dispatch.Message) {
+	b.t.Helper()
+	for {
+		got := b.receive(dispatch.MaxReceive)
+		if len(got) == 0 {
+			return all
+		}
+		all = append(all, got...)
+	}
+}
+
 // A message is seen once while somebody has it, again when that takes too long, and
 // no more once it is acknowledged, in each case after a restart too.
 func TestQueue(t *testing.T) {
@@ -96,7 +108,7 @@ func TestQueue(t *testing.T) {
 			t.Fatal(errs)
 		}
 		pass(time.Minute)
-		late := d.receive(10)
+		late := d.receiveAll() // two leases that run out together need not come together
 		if want := slices.Sorted(slices.Values([]string{again[0].Event.ID(), rest[0].Event.ID()})); !slices.Equal(eventIDs(late), want) {
 			t.Fatalf("after a minute: %v, want %v", eventIDs(late), want)
 		}
