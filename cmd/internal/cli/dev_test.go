@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -177,4 +178,17 @@ func TestServe(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	contains(t, r.err, `"msg":"stopped"`)
+}
+
+// A duration in the log is one that people read, not a number of nanoseconds.
+func TestLogDurations(t *testing.T) {
+	t.Parallel()
+	r := newRig("")
+	log, err := r.env.logger(logFlags{format: "json", level: "info"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("m", "after", 1500*time.Millisecond, slog.Group("g", "every", time.Minute))
+	contains(t, r.err, `"after":"1.5s"`)
+	contains(t, r.err, `"every":"1m0s"`)
 }

@@ -41,11 +41,19 @@ func (e *env) logger(l logFlags) (*slog.Logger, error) {
 		return nil, usagef("--log-format %s is unknown: write text, json or auto", l.format)
 	}
 	if l.format != "text" {
-		return slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level})), nil
+		return slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: readable})), nil
 	}
 	return slog.New(tint.NewTextHandler(e.stderr, &tint.Options{
 		Level: level, TimeFormat: time.TimeOnly, NoColor: !bool(e.paint(e.stderr)),
 	})), nil
+}
+
+// readable writes a duration as people do: JSON would have a number of nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 func newServeCommand(e *env) *cobra.Command {

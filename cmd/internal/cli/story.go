@@ -309,11 +309,14 @@ func (t *teller) accepted(h *dispatch.Happening, s *dispatch.Story) string {
 
 // where is the sink and the rule.
 func (t *teller) where(h *dispatch.Happening) string {
-	text := "→ " + oneLine(h.Sink) + t.paint.dim(" ("+oneLine(h.Rule)+")")
-	if h.Replay != "" {
-		text += t.paint.dim(" replay " + oneLine(h.Replay))
+	rule := oneLine(h.Rule)
+	switch {
+	case h.Replay != "" && h.Rule == dispatch.ReplayRule:
+		rule = "replay " + oneLine(h.Replay)
+	case h.Replay != "":
+		rule += ", replay " + oneLine(h.Replay)
 	}
-	return text
+	return "→ " + oneLine(h.Sink) + t.paint.dim(" ("+rule+")")
 }
 
 // attempt is one attempt in words.

@@ -103,3 +103,18 @@ func TestStoryPlacesReplies(t *testing.T) {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
+
+// A delivery of a replay is told by its replay, and by its rule where it has one.
+func TestStoryNamesReplays(t *testing.T) {
+	t.Parallel()
+	teller := &teller{}
+	for want, h := range map[string]dispatch.Happening{
+		"→ s (r)":           {Sink: "s", Rule: "r"},
+		"→ s (replay j)":    {Sink: "s", Rule: dispatch.ReplayRule, Replay: "j"},
+		"→ s (r, replay j)": {Sink: "s", Rule: "r", Replay: "j"},
+	} {
+		if got := teller.where(&h); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
