@@ -48,9 +48,9 @@ type Subscriptions struct {
 }
 
 // Validate finds what single values cannot show.
-func (s Subscriptions) Validate() []value.Fault {
+func (s Subscriptions) Validate() value.Faults {
 	if s.Max < 0 {
-		return []value.Fault{{Key: "max", Msg: "is negative: write how many there may be, or 0 for none"}}
+		return value.Faults{{Key: "max", Msg: "is negative: write how many there may be, or 0 for none"}}
 	}
 	return nil
 }

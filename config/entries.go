@@ -12,7 +12,7 @@ import (
 
 // settings is what the settings of sources and sinks have in common.
 type settings interface {
-	Validate() []value.Fault
+	Validate() value.Faults
 }
 
 func (l *loader) source(entry pair, path string) {

@@ -126,7 +126,7 @@ func (r *report) sorted() Faults {
 
 // keyed reports the faults that settings found in themselves: each at the value
 // of its key, or at the nearest thing around it that was written.
-func (d *decoder) keyed(path string, faults []value.Fault) {
+func (d *decoder) keyed(path string, faults value.Faults) {
 	var own Faults
 	for _, f := range faults {
 		at := path

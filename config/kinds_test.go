@@ -62,8 +62,8 @@ type Shared struct {
 	Compress bool `yaml:"compress" doc:"Whether to compress."`
 }
 
-func (s *httpSink) Validate() []value.Fault {
-	var faults []value.Fault
+func (s *httpSink) Validate() value.Faults {
+	var faults value.Faults
 	if s.URL.IsZero() {
 		faults = append(faults, value.Fault{Key: "url", Msg: "is missing"})
 	}
@@ -79,16 +79,16 @@ func (s *httpSink) Open(context.Context, sinks.Env) (sinks.Sink, error) { return
 
 type stdoutSink struct{}
 
-func (s *stdoutSink) Validate() []value.Fault                             { return nil }
+func (s *stdoutSink) Validate() value.Faults                              { return nil }
 func (s *stdoutSink) Open(context.Context, sinks.Env) (sinks.Sink, error) { return nil, nil }
 
 type httpSource struct {
 	Path string `yaml:"path" doc:"The path."`
 }
 
-func (s *httpSource) Validate() []value.Fault {
+func (s *httpSource) Validate() value.Faults {
 	if !strings.HasPrefix(s.Path, "/") {
-		return []value.Fault{{Key: "path", Msg: "must begin with /"}}
+		return value.Faults{{Key: "path", Msg: "must begin with /"}}
 	}
 	return nil
 }
@@ -99,6 +99,6 @@ type cronSource struct {
 	Schedule string `yaml:"schedule" doc:"When."`
 }
 
-func (s *cronSource) Validate() []value.Fault { return nil }
+func (s *cronSource) Validate() value.Faults { return nil }
 
 func (s *cronSource) Open(context.Context, sources.Env) (sources.Source, error) { return nil, nil }

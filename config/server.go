@@ -29,57 +29,48 @@ func (s Server) Exposed() bool {
 
 // Validate finds what single values cannot show. Call it again after a flag has
 // changed the address.
-func (s Server) Validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (s Server) Validate() value.Faults {
+	var faults value.Faults
 	if msg := badAddress(s.Listen); msg != "" {
-		fault("listen", "%s", msg)
+		faults.Add("listen", "%s", msg)
 	} else if s.Exposed() && s.Auth.IsZero() && s.TLS.ClientCA == "" {
-		fault("listen", "other machines reach %s, and nothing says who may call: "+
+		faults.Add("listen", "other machines reach %s, and nothing says who may call: "+
 			"write auth with tokens, or auth: none if everybody may, or listen on 127.0.0.1", s.Listen)
 	}
 	if s.ReadHeaderTimeout <= 0 {
-		fault("read_header_timeout", "must be more than 0: without it slow clients hold the server")
+		faults.Add("read_header_timeout", "must be more than 0: without it slow clients hold the server")
 	}
 	if s.ReadTimeout < s.Limits.BodyTimeout {
-		fault("read_timeout", "must not be below limits.body_timeout (%s), is %s", s.Limits.BodyTimeout, s.ReadTimeout)
+		faults.Add("read_timeout", "must not be below limits.body_timeout (%s), is %s", s.Limits.BodyTimeout, s.ReadTimeout)
 	}
 	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
-		fault("tls", "needs both cert and key")
+		faults.Add("tls", "needs both cert and key")
 	}
 	if s.TLS.ClientCA != "" && !s.TLS.Enabled() {
-		fault("tls.client_ca", "needs cert and key: only TLS has client certificates")
+		faults.Add("tls.client_ca", "needs cert and key: only TLS has client certificates")
 	}
 	if len(s.Auth.Certificates) > 0 && s.TLS.ClientCA == "" {
-		fault("auth.certificates", "needs server.tls.client_ca: it says whose certificates count")
+		faults.Add("auth.certificates", "needs server.tls.client_ca: it says whose certificates count")
 	}
-	for _, f := range s.Auth.Validate() {
-		fault("auth."+f.Key, "%s", f.Msg)
-	}
-	return append(append(faults, s.Limits.validate()...), s.CORS.Validate()...)
+	return slices.Concat(faults, s.Auth.Validate().Under("auth"), s.Limits.validate().Under("limits"), s.CORS.Validate())
 }
 
-func (l Limits) validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: "limits." + key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (l Limits) validate() value.Faults {
+	var faults value.Faults
 	if l.EventBytes < 1<<10 || l.EventBytes > 16<<20 {
-		fault("event", "must be from 1KiB to 16MiB, is %s", l.EventBytes)
+		faults.Add("event", "must be from 1KiB to 16MiB, is %s", l.EventBytes)
 	}
 	if l.BatchBytes < l.EventBytes || l.BatchBytes > 256<<20 {
-		fault("batch", "must be from limits.event (%s) to 256MiB, is %s", l.EventBytes, l.BatchBytes)
+		faults.Add("batch", "must be from limits.event (%s) to 256MiB, is %s", l.EventBytes, l.BatchBytes)
 	}
 	if l.BatchEvents < 1 || l.BatchEvents > 100_000 {
-		fault("batch_events", "must be from 1 to 100000, is %d", l.BatchEvents)
+		faults.Add("batch_events", "must be from 1 to 100000, is %d", l.BatchEvents)
 	}
 	if l.BodyTimeout <= 0 {
-		fault("body_timeout", "must be more than 0: without it slow clients hold the server")
+		faults.Add("body_timeout", "must be more than 0: without it slow clients hold the server")
 	}
 	if l.Connections < 1 {
-		fault("connections", "must be at least 1, is %d", l.Connections)
+		faults.Add("connections", "must be at least 1, is %d", l.Connections)
 	}
 	return faults
 }
@@ -142,25 +133,25 @@ func (s Sync) String() string {
 func (s Sync) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Validate finds what single values cannot show.
-func (s Store) Validate() []value.Fault {
-	var faults []value.Fault
+func (s Store) Validate() value.Faults {
+	var faults value.Faults
 	if s.Dir == "" {
-		faults = append(faults, value.Fault{Key: "dir", Msg: "names no directory"})
+		faults.Add("dir", "names no directory")
 	}
 	if s.MaxBytes != 0 && s.MaxBytes < 1<<20 {
-		faults = append(faults, value.Fault{Key: "max_bytes", Msg: "must be at least 1MiB, or 0 for as large as the disk"})
+		faults.Add("max_bytes", "must be at least 1MiB, or 0 for as large as the disk")
 	}
 	return faults
 }
 
 // Validate finds what single values cannot show.
-func (c CORS) Validate() []value.Fault {
-	var faults []value.Fault
+func (c CORS) Validate() value.Faults {
+	var faults value.Faults
 	for i, origin := range c.Origins {
 		u, err := url.Parse(origin)
 		if origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
-			faults = append(faults, value.Fault{Key: fmt.Sprintf("cors.origins[%d]", i),
-				Msg: quote(origin) + " is not an origin: write one such as https://shop.example.com, without a path, or * for all"})
+			faults.Add(fmt.Sprintf("cors.origins[%d]", i),
+				"%s is not an origin: write one such as https://shop.example.com, without a path, or * for all", quote(origin))
 		}
 	}
 	return faults

@@ -43,23 +43,22 @@ const (
 )
 
 // Validate is Settings.Validate.
-func (s *File) Validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (s *File) Validate() value.Faults {
+	var faults value.Faults
 	switch base := filepath.Base(s.Path); {
 	case s.Path == "":
-		fault("path", "is missing: give the file to append to, such as /var/lib/sluice/events.ndjson")
+		faults.Add("path", "is missing: give the file to append to, such as /var/lib/sluice/events.ndjson")
 	case base == "." || base == ".." || os.IsPathSeparator(s.Path[len(s.Path)-1]):
-		fault("path", "is a directory: give the file to append to, such as "+filepath.Join(s.Path, "events.ndjson"))
+		faults.Add("path", "is a directory: give the file to append to, such as %s", filepath.Join(s.Path, "events.ndjson"))
 	}
 	if s.Rotate.Size < 0 {
-		fault("rotate.size", "is negative: write a size such as 100MiB, or leave it out")
+		faults.Add("rotate.size", "is negative: write a size such as 100MiB, or leave it out")
 	}
 	if s.Rotate.Every != 0 && time.Duration(s.Rotate.Every) < time.Second {
-		fault("rotate.every", "is shorter than 1s: write a period such as 1h")
+		faults.Add("rotate.every", "is shorter than 1s: write a period such as 1h")
 	}
 	if s.Rotate.Keep < 0 {
-		fault("rotate.keep", "is negative: write how many old files stay, or 0 for all")
+		faults.Add("rotate.keep", "is negative: write how many old files stay, or 0 for all")
 	}
 	return faults
 }

@@ -3,7 +3,6 @@ package sinks
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -40,30 +39,29 @@ const (
 func NewHTTP() *HTTP { return &HTTP{Mode: modeBinary, MaxAnswer: 64 << 10} }
 
 // Validate is Settings.Validate.
-func (s *HTTP) Validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (s *HTTP) Validate() value.Faults {
+	var faults value.Faults
 	if s.URL.IsZero() {
-		add("url", "is missing: write where events are POSTed to, such as http://127.0.0.1:9000/")
+		faults.Add("url", "is missing: write where events are POSTed to, such as http://127.0.0.1:9000/")
 	}
 	if s.Mode != modeBinary && s.Mode != modeStructured {
-		add("mode", fmt.Sprintf("%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured))
+		faults.Add("mode", "%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured)
 	}
 	if s.MaxAnswer <= 0 {
-		add("max_answer", "must be at least 1 byte: write a size such as 64KiB")
+		faults.Add("max_answer", "must be at least 1 byte: write a size such as 64KiB")
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		if msg := headerFault(name, s.Headers[name].Value()); msg != "" {
-			add("headers."+name, msg)
+			faults.Add("headers."+name, "%s", msg)
 		} else if s.Auth != nil && strings.EqualFold(name, "Authorization") {
-			add("headers."+name, "stands beside auth: a request has one proof, write one of the two")
+			faults.Add("headers."+name, "stands beside auth: a request has one proof, write one of the two")
 		}
 	}
 	if s.Auth != nil && !s.URL.IsZero() && s.URL.User != nil {
-		add("url", "has a user in it, and stands beside auth: a request has one proof, write one of the two")
+		faults.Add("url", "has a user in it, and stands beside auth: a request has one proof, write one of the two")
 	}
-	return slices.Concat(faults, under("auth", s.Auth.validate()), under("tls", s.TLS.validate(s.URL)),
-		under("sign", s.Sign.validate()), under("validate", s.Consent.validate()), under("keep_warm", s.KeepWarm.validate()))
+	return slices.Concat(faults, s.Auth.validate().Under("auth"), s.TLS.validate(s.URL).Under("tls"),
+		s.Sign.validate().Under("sign"), s.Consent.validate().Under("validate"), s.KeepWarm.validate().Under("keep_warm"))
 }
 
 // headerFault says why a header cannot be set, never with its value.
@@ -91,8 +89,8 @@ func headerFault(name, text string) string {
 
 // Open is Settings.Open.
 func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
-	if faults := s.Validate(); len(faults) > 0 {
-		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	if err := s.Validate().Err(); err != nil {
+		return nil, err
 	}
 	files, err := s.TLS.open(s.URL, env)
 	if err != nil {

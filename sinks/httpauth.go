@@ -41,50 +41,42 @@ func (a *HTTPAuth) ways() (ways []string) {
 	return ways
 }
 
-func (a *HTTPAuth) validate() []value.Fault {
+func (a *HTTPAuth) validate() value.Faults {
 	if a == nil {
 		return nil
 	}
 	ways := a.ways()
 	switch {
 	case len(ways) == 0:
-		return []value.Fault{{Msg: "says nothing: write one of " + authKeys + ", or leave auth out"}}
+		return value.Faults{{Msg: "says nothing: write one of " + authKeys + ", or leave auth out"}}
 	case len(ways) > 1:
-		return []value.Fault{{Key: ways[1], Msg: "stands beside " + ways[0] + ": a request has one proof, write one of the two"}}
+		return value.Faults{{Key: ways[1], Msg: "stands beside " + ways[0] + ": a request has one proof, write one of the two"}}
 	case a.Basic != nil:
-		return under("basic", a.Basic.validate())
+		return a.Basic.validate().Under("basic")
 	case a.OAuth2 != nil:
-		return under("oauth2", a.OAuth2.validate())
+		return a.OAuth2.validate().Under("oauth2")
 	case a.SigV4 != nil:
-		return under("sigv4", a.SigV4.validate())
+		return a.SigV4.validate().Under("sigv4")
 	case !isToken(a.Bearer.Value()):
-		return []value.Fault{{Key: "bearer", Msg: "has a space, a line break or another character that no token has: check what it refers to"}}
+		return value.Faults{{Key: "bearer", Msg: "has a space, a line break or another character that no token has: check what it refers to"}}
 	}
 	return nil
 }
 
-func (b *HTTPBasic) validate() []value.Fault {
-	var faults []value.Fault
+func (b *HTTPBasic) validate() value.Faults {
+	var faults value.Faults
 	if b.User == "" || strings.Contains(b.User, ":") {
-		faults = append(faults, value.Fault{Key: "user", Msg: "must be a name without a colon"})
+		faults.Add("user", "must be a name without a colon")
 	}
 	return append(faults, missing("password", b.Password)...)
 }
 
 // missing is the fault of a secret that was left out.
-func missing(key string, s value.Secret) []value.Fault {
+func missing(key string, s value.Secret) value.Faults {
 	if !s.IsZero() {
 		return nil
 	}
-	return []value.Fault{{Key: key, Msg: "is missing: refer to it, such as ${env:NAME} or ${file:/path}"}}
-}
-
-// under puts faults below a key.
-func under(key string, faults []value.Fault) []value.Fault {
-	for i := range faults {
-		faults[i].Key = strings.TrimSuffix(key+"."+faults[i].Key, ".")
-	}
-	return faults
+	return value.Faults{{Key: key, Msg: "is missing: refer to it, such as ${env:NAME} or ${file:/path}"}}
 }
 
 // isToken tells whether a text can be sent as a token: US-ASCII that prints, without

@@ -23,19 +23,19 @@ type HTTPConsent struct {
 	Every  value.Duration `yaml:"every" doc:"How long consent is good for. It is asked for again after that, and after a lost connection. 1h when left out."`
 }
 
-func (c *HTTPConsent) validate() []value.Fault {
-	var faults []value.Fault
+func (c *HTTPConsent) validate() value.Faults {
+	var faults value.Faults
 	if c == nil {
 		return nil
 	}
 	if c.Origin == "" || !isToken(c.Origin) || strings.ContainsAny(c.Origin, "/:,*") {
-		faults = append(faults, value.Fault{Key: "origin", Msg: "must be a host name without a scheme, a port and a path, such as events.example.com"})
+		faults.Add("origin", "must be a host name without a scheme, a port and a path, such as events.example.com")
 	}
 	if !c.Rate.Unlimited() && c.perMinute() < 1 {
-		faults = append(faults, value.Fault{Key: "rate", Msg: "is less than one in a minute, which the protocol cannot say"})
+		faults.Add("rate", "is less than one in a minute, which the protocol cannot say")
 	}
 	if c.Every < 0 {
-		faults = append(faults, value.Fault{Key: "every", Msg: "is negative: write a time such as 1h, or leave it out"})
+		faults.Add("every", "is negative: write a time such as 1h, or leave it out")
 	}
 	return faults
 }

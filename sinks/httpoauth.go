@@ -31,26 +31,25 @@ type HTTPOAuth2 struct {
 	TLS          *HTTPTLS              `yaml:"tls" doc:"How the identity provider is known, and the sink to it, when token_url is https."`
 }
 
-func (o *HTTPOAuth2) validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (o *HTTPOAuth2) validate() value.Faults {
+	var faults value.Faults
 	switch {
 	case o.TokenURL.IsZero():
-		add("token_url", "is missing: write where tokens are had, such as https://idp.example.com/oauth/token")
+		faults.Add("token_url", "is missing: write where tokens are had, such as https://idp.example.com/oauth/token")
 	case o.TokenURL.User != nil:
-		add("token_url", "has a user in it: write client_id and client_secret")
+		faults.Add("token_url", "has a user in it: write client_id and client_secret")
 	}
 	if o.ClientID == "" {
-		add("client_id", "is missing: write the name that the identity provider knows this client by")
+		faults.Add("client_id", "is missing: write the name that the identity provider knows this client by")
 	}
 	faults = append(faults, missing("client_secret", o.ClientSecret)...)
 	for _, name := range slices.Sorted(maps.Keys(o.Params)) {
 		switch name {
 		case "client_id", "client_secret", "grant_type", "scope", "audience":
-			add("params."+name, "has a place of its own, or follows from the protocol: leave it out here")
+			faults.Add("params."+name, "has a place of its own, or follows from the protocol: leave it out here")
 		}
 	}
-	return append(faults, under("tls", o.TLS.validate(o.TokenURL))...)
+	return append(faults, o.TLS.validate(o.TokenURL).Under("tls")...)
 }
 
 func (o *HTTPOAuth2) secrets() []string {

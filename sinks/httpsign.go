@@ -21,17 +21,17 @@ type HTTPSign struct {
 	Standard value.Secrets `yaml:"standard" doc:"Standard Webhooks: secrets (whsec_…) for v1, private keys (whsk_…) for v1a. Several while one takes the place of another: each makes a signature. Sent are webhook-id (the delivery's id, the same on each attempt), webhook-timestamp (of the attempt) and webhook-signature."`
 }
 
-func (s *HTTPSign) validate() []value.Fault {
+func (s *HTTPSign) validate() value.Faults {
 	if s == nil {
 		return nil
 	}
 	if len(s.Standard) == 0 {
-		return []value.Fault{{Key: "standard", Msg: "is missing: refer to a secret, such as ${env:WEBHOOK_SECRET}"}}
+		return value.Faults{{Key: "standard", Msg: "is missing: refer to a secret, such as ${env:WEBHOOK_SECRET}"}}
 	}
-	var faults []value.Fault
+	var faults value.Faults
 	for i, secret := range s.Standard {
 		if _, err := standardKeyOf(secret); err != nil {
-			faults = append(faults, value.Fault{Key: fmt.Sprintf("standard[%d]", i), Msg: err.Error()})
+			faults.Add(fmt.Sprintf("standard[%d]", i), "%v", err)
 		}
 	}
 	return faults

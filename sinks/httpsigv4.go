@@ -26,8 +26,8 @@ type HTTPSigV4 struct {
 	SessionToken value.Secret `yaml:"session_token" doc:"The session token that goes with temporary keys."`
 }
 
-func (s *HTTPSigV4) validate() []value.Fault {
-	var faults []value.Fault
+func (s *HTTPSigV4) validate() value.Faults {
+	var faults value.Faults
 	for _, must := range []struct{ key, text, example string }{
 		{"region", s.Region, "write one such as eu-central-1"},
 		{"service", s.Service, "write what is called, such as lambda or execute-api"},
@@ -35,14 +35,14 @@ func (s *HTTPSigV4) validate() []value.Fault {
 	} {
 		switch {
 		case must.text == "":
-			faults = append(faults, value.Fault{Key: must.key, Msg: "is missing: " + must.example})
+			faults.Add(must.key, "is missing: %s", must.example)
 		case !isToken(must.text) || strings.ContainsAny(must.text, "/,="):
-			faults = append(faults, value.Fault{Key: must.key, Msg: "has a character that none has: " + must.example})
+			faults.Add(must.key, "has a character that none has: %s", must.example)
 		}
 	}
 	faults = append(faults, missing("secret_key", s.SecretKey)...)
 	if !s.SessionToken.IsZero() && !isToken(s.SessionToken.Value()) {
-		faults = append(faults, value.Fault{Key: "session_token", Msg: "has a space, a line break or another character that no token has: check what it refers to"})
+		faults.Add("session_token", "has a space, a line break or another character that no token has: check what it refers to")
 	}
 	return faults
 }

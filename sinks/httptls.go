@@ -25,18 +25,17 @@ type HTTPTLS struct {
 	Insecure   bool   `yaml:"insecure" doc:"Do not check the far side's certificate: anybody on the way can read and change what is delivered. For trying things out."`
 }
 
-func (t *HTTPTLS) validate(to value.URL) []value.Fault {
-	var faults []value.Fault
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (t *HTTPTLS) validate(to value.URL) value.Faults {
+	var faults value.Faults
 	switch {
 	case t == nil:
 		return nil
 	case !to.IsZero() && to.Scheme != "https":
-		add("", "has no meaning for an http:// url: write https://, or leave it out")
+		faults.Add("", "has no meaning for an http:// url: write https://, or leave it out")
 	case (t.Cert == "") != (t.Key == ""):
-		add("cert", "goes together with key: write both, or none")
+		faults.Add("cert", "goes together with key: write both, or none")
 	case t.Insecure && (t.CA != "" || t.ServerName != ""):
-		add("insecure", "does not check the certificate, and ca or server_name says how to: write one of the two")
+		faults.Add("insecure", "does not check the certificate, and ca or server_name says how to: write one of the two")
 	}
 	return faults
 }

@@ -31,21 +31,21 @@ func (w *HTTPWarm) UnmarshalText(text []byte) error {
 	return err
 }
 
-func (w *HTTPWarm) validate() []value.Fault {
-	var faults []value.Fault
+func (w *HTTPWarm) validate() value.Faults {
+	var faults value.Faults
 	if w == nil {
 		return nil
 	}
 	if time.Duration(w.Every) < time.Second {
-		faults = append(faults, value.Fault{Key: "every", Msg: "must be at least 1s: write a time such as 5m"})
+		faults.Add("every", "must be at least 1s: write a time such as 5m")
 	}
 	switch w.Method {
 	case "", http.MethodHead, http.MethodGet, http.MethodOptions:
 	default:
-		faults = append(faults, value.Fault{Key: "method", Msg: "must be HEAD, GET or OPTIONS: anything else might change something"})
+		faults.Add("method", "must be HEAD, GET or OPTIONS: anything else might change something")
 	}
 	if w.Path != "" && (!strings.HasPrefix(w.Path, "/") || strings.ContainsAny(w.Path, "?# \r\n")) {
-		faults = append(faults, value.Fault{Key: "path", Msg: "must be a path that begins with /, without a query"})
+		faults.Add("path", "must be a path that begins with /, without a query")
 	}
 	return faults
 }

@@ -48,31 +48,28 @@ func NewKafka() *Kafka {
 }
 
 // Validate is Settings.Validate.
-func (s *Kafka) Validate() []value.Fault {
+func (s *Kafka) Validate() value.Faults {
 	faults := s.Connection.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	if s.Topic == "" {
-		add("topic", "is missing: name the topic, such as orders or orders-{type}")
+		faults.Add("topic", "is missing: name the topic, such as orders or orders-{type}")
 	} else if _, err := parseTopic(s.Topic); err != nil {
-		add("topic", "%v", err)
+		faults.Add("topic", "%v", err)
 	}
 	if s.Mode != modeBinary && s.Mode != modeStructured {
-		add("mode", "%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured)
+		faults.Add("mode", "%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured)
 	}
 	if s.Balancer != balancerKey && s.Balancer != balancerRoundRobin {
-		add("balancer", "%q is not a way to spread records: write %s or %s", s.Balancer, balancerKey, balancerRoundRobin)
+		faults.Add("balancer", "%q is not a way to spread records: write %s or %s", s.Balancer, balancerKey, balancerRoundRobin)
 	}
 	if _, ok := kafkaCodecs()[s.Compression]; !ok {
-		add("compression", "%q is not a compression: write none, gzip, snappy, lz4 or zstd", s.Compression)
+		faults.Add("compression", "%q is not a compression: write none, gzip, snappy, lz4 or zstd", s.Compression)
 	}
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
-		add("max_bytes", "is out of range: write 1KiB to 1GiB")
+		faults.Add("max_bytes", "is out of range: write 1KiB to 1GiB")
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		if own := strings.ToLower(name); name == "" || own == kafkaContentType || strings.HasPrefix(own, "ce_") || strings.HasPrefix(own, "sluice-") {
-			add("headers."+name, "is a header of the event or the delivery itself: leave it out")
+			faults.Add("headers."+name, "is a header of the event or the delivery itself: leave it out")
 		}
 	}
 	return faults
@@ -86,8 +83,8 @@ func kafkaCodecs() map[string]segmentio.Compression {
 
 // Open is Settings.Open. The sink connects with the first delivery.
 func (s *Kafka) Open(_ context.Context, _ Env) (Sink, error) {
-	if faults := s.Validate(); len(faults) > 0 {
-		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	if err := s.Validate().Err(); err != nil {
+		return nil, err
 	}
 	topic, err := parseTopic(s.Topic)
 	if err != nil {

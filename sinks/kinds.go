@@ -20,7 +20,7 @@ type Kind struct {
 // Settings are the decoded settings of one sink.
 type Settings interface {
 	// Validate finds what a single value cannot show.
-	Validate() []value.Fault
+	Validate() value.Faults
 	// Open makes the sink. It does not wait for the far side: a sink that is down
 	// now is delivered to later.
 	Open(ctx context.Context, env Env) (Sink, error)

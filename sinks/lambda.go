@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -54,36 +53,33 @@ func NewLambda() *Lambda { return &Lambda{Invocation: invokeAndWait, Payload: pa
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 // Validate is Settings.Validate.
-func (s *Lambda) Validate() []value.Fault {
+func (s *Lambda) Validate() value.Faults {
 	faults := s.Connection.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	switch {
 	case s.Function == "":
-		add("function", "is missing: name the function, such as thumbnails or arn:aws:lambda:eu-central-1:123456789012:function:thumbnails")
+		faults.Add("function", "is missing: name the function, such as thumbnails or arn:aws:lambda:eu-central-1:123456789012:function:thumbnails")
 	case len(s.Function) > 256 || strings.Trim(s.Function, letters+"-_:.$") != "":
-		add("function", "is %.80q, which is no name of a function: letters, digits, - and _, or an ARN", s.Function)
+		faults.Add("function", "is %.80q, which is no name of a function: letters, digits, - and _, or an ARN", s.Function)
 	}
 	if len(s.Qualifier) > 128 || strings.Trim(s.Qualifier, letters+"-_$") != "" {
-		add("qualifier", "is %.80q: write a version, an alias or $LATEST", s.Qualifier)
+		faults.Add("qualifier", "is %.80q: write a version, an alias or $LATEST", s.Qualifier)
 	}
 	if s.Invocation != invokeAndWait && s.Invocation != invokeEvent {
-		add("invocation", "is %q: write %s or %s", s.Invocation, invokeAndWait, invokeEvent)
+		faults.Add("invocation", "is %q: write %s or %s", s.Invocation, invokeAndWait, invokeEvent)
 	}
 	if s.Payload != payloadCloudEvents && s.Payload != payloadEventBridge {
-		add("payload", "is %q: write %s or %s", s.Payload, payloadCloudEvents, payloadEventBridge)
+		faults.Add("payload", "is %q: write %s or %s", s.Payload, payloadCloudEvents, payloadEventBridge)
 	}
 	if strings.Trim(s.Account, "0123456789") != "" {
-		add("account", "is %q: write the digits of an account", s.Account)
+		faults.Add("account", "is %q: write the digits of an account", s.Account)
 	}
 	return faults
 }
 
 // Open is Settings.Open.
 func (s *Lambda) Open(ctx context.Context, env Env) (Sink, error) {
-	if faults := s.Validate(); len(faults) > 0 {
-		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	if err := s.Validate().Err(); err != nil {
+		return nil, err
 	}
 	var region, account string
 	if parts := strings.Split(s.Function, ":"); parts[0] == "arn" && len(parts) > 5 {

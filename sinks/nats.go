@@ -35,24 +35,21 @@ type NATS struct {
 func NewNATS() *NATS { return &NATS{JetStream: true, Mode: modeBinary} }
 
 // Validate is Settings.Validate.
-func (s *NATS) Validate() []value.Fault {
+func (s *NATS) Validate() value.Faults {
 	faults := s.Connection.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	if s.Subject == "" {
-		add("subject", "is missing: name the subject, such as orders or orders.{type}")
+		faults.Add("subject", "is missing: name the subject, such as orders or orders.{type}")
 	} else if _, err := parseSubject(s.Subject); err != nil {
-		add("subject", "%v", err)
+		faults.Add("subject", "%v", err)
 	}
 	if s.Mode != modeBinary && s.Mode != modeStructured {
-		add("mode", "%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured)
+		faults.Add("mode", "%q is not a mode: write %q or %q", s.Mode, modeBinary, modeStructured)
 	}
 	switch {
 	case s.Stream != "" && !s.JetStream:
-		add("stream", "is for jetstream: true only")
+		faults.Add("stream", "is for jetstream: true only")
 	case s.Stream != "" && !nats.IsName(s.Stream):
-		add("stream", "%q is not the name of a stream: it has no spaces, dots, wildcards or slashes", s.Stream)
+		faults.Add("stream", "%q is not the name of a stream: it has no spaces, dots, wildcards or slashes", s.Stream)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		msg := headerFault(name, s.Headers[name].Value())
@@ -60,7 +57,7 @@ func (s *NATS) Validate() []value.Fault {
 			msg = "is a header of NATS itself: leave it out"
 		}
 		if msg != "" {
-			add("headers."+name, "%s", msg)
+			faults.Add("headers."+name, "%s", msg)
 		}
 	}
 	return faults
@@ -90,8 +87,8 @@ const (
 
 // Open is Settings.Open. The sink connects with the first delivery.
 func (s *NATS) Open(ctx context.Context, env Env) (Sink, error) {
-	if faults := s.Validate(); len(faults) > 0 {
-		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	if err := s.Validate().Err(); err != nil {
+		return nil, err
 	}
 	subject, err := parseSubject(s.Subject)
 	if err != nil {

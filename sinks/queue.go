@@ -27,20 +27,19 @@ const (
 func NewQueue() *Queue { return &Queue{Visibility: value.Duration(30 * time.Second), MaxReceives: 5} }
 
 // Validate is Settings.Validate.
-func (s *Queue) Validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (s *Queue) Validate() value.Faults {
+	var faults value.Faults
 	if v := time.Duration(s.Visibility); v < time.Second || v > maxVisibility {
-		add("visibility", "must be from 1s to 12h")
+		faults.Add("visibility", "must be from 1s to 12h")
 	}
 	if s.MaxReceives < 0 {
-		add("max_receives", "is negative: write how often a message may be received, or 0 for without end")
+		faults.Add("max_receives", "is negative: write how often a message may be received, or 0 for without end")
 	}
 	if d := time.Duration(s.Delay); d < 0 || d > maxDelay {
-		add("delay", "must be from 0 to 168h")
+		faults.Add("delay", "must be from 0 to 168h")
 	}
 	if s.Retention < 0 {
-		add("retention", "is negative: write how long a message is kept, or 0 for without end")
+		faults.Add("retention", "is negative: write how long a message is kept, or 0 for without end")
 	}
 	return faults
 }

@@ -29,24 +29,23 @@ type Sluice struct {
 func NewSluice() *Sluice { return &Sluice{Path: "/events"} }
 
 // Validate is Settings.Validate.
-func (s *Sluice) Validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (s *Sluice) Validate() value.Faults {
+	var faults value.Faults
 	switch {
 	case s.URL.IsZero():
-		add("url", "is missing: write where the other Sluice is, such as http://127.0.0.1:8484")
+		faults.Add("url", "is missing: write where the other Sluice is, such as http://127.0.0.1:8484")
 	case s.URL.User != nil:
-		add("url", "has a user in it: Sluice knows tokens, write one into token")
+		faults.Add("url", "has a user in it: Sluice knows tokens, write one into token")
 	case s.URL.RawQuery != "" || s.URL.Fragment != "":
-		add("url", "has a query or a fragment: write where the other Sluice is, such as http://127.0.0.1:8484")
+		faults.Add("url", "has a query or a fragment: write where the other Sluice is, such as http://127.0.0.1:8484")
 	}
 	if !strings.HasPrefix(s.Path, "/") || strings.ContainsAny(s.Path, "?#% ") {
-		add("path", "is not a path: write one such as /events")
+		faults.Add("path", "is not a path: write one such as /events")
 	}
 	if !s.Token.IsZero() && !isToken(s.Token.Value()) {
-		add("token", "has a space, a line break or another character that no token has: check what it refers to")
+		faults.Add("token", "has a space, a line break or another character that no token has: check what it refers to")
 	}
-	return append(faults, under("tls", s.TLS.validate(s.URL))...)
+	return append(faults, s.TLS.validate(s.URL).Under("tls")...)
 }
 
 // maxSluiceAnswer is how much is read of an answer, which has a line for each event of
@@ -55,8 +54,8 @@ const maxSluiceAnswer = 1 << 20
 
 // Open is Settings.Open.
 func (s *Sluice) Open(ctx context.Context, env Env) (Sink, error) {
-	if faults := s.Validate(); len(faults) > 0 {
-		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	if err := s.Validate().Err(); err != nil {
+		return nil, err
 	}
 	to := NewHTTP()
 	target := *s.URL.URL

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -38,16 +37,13 @@ const modeData = "data"
 func NewSQS() *SQS { return &SQS{Mode: modeStructured, MaxBytes: 1 << 20} }
 
 // Validate is Settings.Validate.
-func (s *SQS) Validate() []value.Fault {
+func (s *SQS) Validate() value.Faults {
 	faults := s.Queue.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	if s.Mode != modeStructured && s.Mode != modeData {
-		add("mode", "%q is not a mode: write %q or %q", s.Mode, modeStructured, modeData)
+		faults.Add("mode", "%q is not a mode: write %q or %q", s.Mode, modeStructured, modeData)
 	}
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 64<<20 {
-		add("max_bytes", "is out of range: write 1KiB to 64MiB; Amazon SQS takes 1MiB")
+		faults.Add("max_bytes", "is out of range: write 1KiB to 64MiB; Amazon SQS takes 1MiB")
 	}
 	return faults
 }
@@ -57,8 +53,8 @@ const sqsMaxAnswer = 1 << 20
 
 // Open is Settings.Open.
 func (s *SQS) Open(ctx context.Context, env Env) (Sink, error) {
-	if faults := s.Validate(); len(faults) > 0 {
-		return nil, errors.New(faults[0].Key + " " + faults[0].Msg)
+	if err := s.Validate().Err(); err != nil {
+		return nil, err
 	}
 	client, err := s.Client(ctx, sqsMaxAnswer, env.guard)
 	if err != nil {

@@ -19,7 +19,7 @@ type Stdout struct {
 func NewStdout() *Stdout { return &Stdout{Writer: os.Stdout} }
 
 // Validate is Settings.Validate.
-func (s *Stdout) Validate() []value.Fault { return nil }
+func (s *Stdout) Validate() value.Faults { return nil }
 
 // Open is Settings.Open.
 func (s *Stdout) Open(_ context.Context, _ Env) (Sink, error) {

@@ -44,44 +44,41 @@ const (
 const mostCatchUp = 100_000
 
 // Validate is Settings.Validate.
-func (s *Cron) Validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (s *Cron) Validate() value.Faults {
+	var faults value.Faults
 	zone, err := loadZone(s.Timezone)
 	if err != nil {
-		fault("timezone", "%s", err)
+		faults.Add("timezone", "%s", err)
 		zone = time.UTC
 	}
 	if s.Schedule == "" {
-		fault("schedule", "is missing: write one such as cron(0 2 * * ? *), 0 2 * * *, rate(5 minutes) or at(2026-12-31T23:59:00)")
+		faults.Add("schedule", "is missing: write one such as cron(0 2 * * ? *), 0 2 * * *, rate(5 minutes) or at(2026-12-31T23:59:00)")
 	} else if _, err := parseTimes(s.Schedule, zone); err != nil {
-		fault("schedule", "%s", err)
+		faults.Add("schedule", "%s", err)
 	}
 	start, err := moment(s.Start, zone)
 	if err != nil {
-		fault("start", "%s", err)
+		faults.Add("start", "%s", err)
 	}
 	end, err := moment(s.End, zone)
 	if err != nil {
-		fault("end", "%s", err)
+		faults.Add("end", "%s", err)
 	}
 	if !start.IsZero() && !end.IsZero() && end.Before(start) {
-		fault("end", "lies before start: there would be no tick")
+		faults.Add("end", "lies before start: there would be no tick")
 	}
 	if s.CatchUpMax < 1 || s.CatchUpMax > mostCatchUp {
-		fault("catch_up_max", "must be from 1 to %d, is %d", mostCatchUp, s.CatchUpMax)
+		faults.Add("catch_up_max", "must be from 1 to %d, is %d", mostCatchUp, s.CatchUpMax)
 	}
 	if s.Jitter < 0 || time.Duration(s.Jitter) > 24*time.Hour {
-		fault("jitter", "must be from 0 to 24h, is %s", s.Jitter)
+		faults.Add("jitter", "must be from 0 to 24h, is %s", s.Jitter)
 	}
 	var bad *bus.AttributeError
 	switch _, err := s.event("x", time.Now(), time.Now(), trigSchedule); {
 	case errors.As(err, &bad) && (bad.Name == "type" || bad.Name == "subject"):
-		fault(bad.Name, "%s", bad.Msg)
+		faults.Add(bad.Name, "%s", bad.Msg)
 	case err != nil:
-		fault("data", "%s", err)
+		faults.Add("data", "%s", err)
 	}
 	return faults
 }
@@ -116,7 +113,7 @@ func (s *Cron) Times() (*Schedule, error) {
 }
 
 // Warnings is Warner.Warnings.
-func (s *Cron) Warnings(now time.Time) []value.Fault {
+func (s *Cron) Warnings(now time.Time) value.Faults {
 	times, err := s.Times()
 	if err != nil {
 		return nil // Validate says so
@@ -131,7 +128,7 @@ func (s *Cron) Warnings(now time.Time) []value.Fault {
 			msg = "never fires again: it names " + last.Time.Format(time.RFC3339) + " alone, which is over"
 		}
 	}
-	return []value.Fault{{Key: "schedule", Msg: msg}}
+	return value.Faults{{Key: "schedule", Msg: msg}}
 }
 
 // Open is Settings.Open.

@@ -19,22 +19,21 @@ type Handshake struct {
 	Rate    value.Rate `yaml:"rate" doc:"How many requests a sender is told that it may make, such as 120/m."`
 }
 
-func (h *Handshake) validate() []value.Fault {
-	var faults []value.Fault
+func (h *Handshake) validate() value.Faults {
+	var faults value.Faults
 	if h == nil {
 		return nil
 	}
 	if len(h.Origins) == 0 {
-		faults = append(faults, value.Fault{Key: "origins", Msg: `is empty: name the senders that may deliver, such as [events.example.com], or ["*"] for all`})
+		faults.Add("origins", `is empty: name the senders that may deliver, such as [events.example.com], or ["*"] for all`)
 	}
 	for i, origin := range h.Origins {
 		if origin == "" || strings.ContainsAny(origin, "/: ,") {
-			faults = append(faults, value.Fault{Key: fmt.Sprintf("origins[%d]", i),
-				Msg: "is not a host name: write it without a scheme, a port and a path, such as events.example.com"})
+			faults.Add(fmt.Sprintf("origins[%d]", i), "is not a host name: write it without a scheme, a port and a path, such as events.example.com")
 		}
 	}
 	if !h.Rate.Unlimited() && h.perMinute() < 1 {
-		faults = append(faults, value.Fault{Key: "rate", Msg: "is less than one in a minute, which the protocol cannot say"})
+		faults.Add("rate", "is less than one in a minute, which the protocol cannot say")
 	}
 	return faults
 }

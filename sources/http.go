@@ -75,37 +75,37 @@ func (l Limits) orDefault() Limits {
 func NewHTTP() *HTTP { return &HTTP{Limits: DefaultLimits()} }
 
 // Validate is Settings.Validate.
-func (s *HTTP) Validate() []value.Fault {
+func (s *HTTP) Validate() value.Faults {
 	faults := pathFaults(s.Path)
 	for _, size := range []struct {
 		key string
 		n   int64
 	}{{"event", int64(s.Limits.Event)}, {"batch", int64(s.Limits.Batch)}, {"batch_events", int64(s.Limits.BatchEvents)}} {
 		if size.n < 0 {
-			faults = append(faults, value.Fault{Key: "limits." + size.key, Msg: "is negative: write a limit of at least 1, or leave it out"})
+			faults.Add("limits."+size.key, "is negative: write a limit of at least 1, or leave it out")
 		}
 	}
 	if l := s.Limits.orDefault(); l.Batch < l.Event {
-		faults = append(faults, value.Fault{Key: "limits.batch", Msg: "is smaller than limits.event: a batch of one event could not be sent"})
+		faults.Add("limits.batch", "is smaller than limits.event: a batch of one event could not be sent")
 	}
-	faults = append(faults, under("auth", s.Auth.ValidatePublish())...)
-	faults = append(faults, under("handshake", s.Handshake.validate())...)
-	return append(faults, under("set", s.setFaults())...)
+	faults = append(faults, s.Auth.ValidatePublish().Under("auth")...)
+	faults = append(faults, s.Handshake.validate().Under("handshake")...)
+	return append(faults, s.setFaults().Under("set")...)
 }
 
 // setFaults finds attributes that no event could have.
-func (s *HTTP) setFaults() (faults []value.Fault) {
+func (s *HTTP) setFaults() (faults value.Faults) {
 	attrs := s.set()
 	for i, a := range attrs {
 		probe := []bus.Attr{{Name: "id", Value: "1"}, {Name: "source", Value: "/"}, {Name: "type", Value: "t"}}
 		probe = append(slices.DeleteFunc(probe, func(p bus.Attr) bool { return p.Name == a.Name }), attrs[i])
 		switch _, err := bus.NewEvent(probe, nil); {
 		case a.Name == "id" || a.Name == "specversion" || a.Name == "datacontenttype":
-			faults = append(faults, value.Fault{Key: a.Name, Msg: "is the sender's own: it cannot be the same for every event"})
+			faults.Add(a.Name, "is the sender's own: it cannot be the same for every event")
 		case a.Value == "":
-			faults = append(faults, value.Fault{Key: a.Name, Msg: "is empty: give it a value, or leave it out"})
+			faults.Add(a.Name, "is empty: give it a value, or leave it out")
 		case err != nil:
-			faults = append(faults, value.Fault{Key: a.Name, Msg: "is no attribute of an event: " + err.Error()})
+			faults.Add(a.Name, "is no attribute of an event: %v", err)
 		}
 	}
 	return faults
@@ -120,14 +120,14 @@ func (s *HTTP) set() (attrs []bus.Attr) {
 }
 
 // pathFaults says why a door cannot have that path.
-func pathFaults(p string) []value.Fault {
+func pathFaults(p string) value.Faults {
 	switch {
 	case p == "":
-		return []value.Fault{{Key: "path", Msg: "is missing: give the path that events are POSTed to, such as /in/orders"}}
+		return value.Faults{{Key: "path", Msg: "is missing: give the path that events are POSTed to, such as /in/orders"}}
 	case !strings.HasPrefix(p, "/") || path.Clean(p) != p:
-		return []value.Fault{{Key: "path", Msg: "is not a clean absolute path: write one such as /in/orders"}}
+		return value.Faults{{Key: "path", Msg: "is not a clean absolute path: write one such as /in/orders"}}
 	case strings.ContainsAny(p, "{}?# \t"):
-		return []value.Fault{{Key: "path", Msg: "holds one of { } ? # or a space: write a plain path such as /in/orders"}}
+		return value.Faults{{Key: "path", Msg: "holds one of { } ? # or a space: write a plain path such as /in/orders"}}
 	}
 	return nil
 }

@@ -50,39 +50,36 @@ const (
 )
 
 // Validate is Settings.Validate.
-func (s *Kafka) Validate() []value.Fault {
+func (s *Kafka) Validate() value.Faults {
 	faults := s.Connection.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	if len(s.Topics) == 0 {
-		add("topics", "is missing: name at least one topic")
+		faults.Add("topics", "is missing: name at least one topic")
 	}
 	for i, topic := range s.Topics {
 		if !kafka.IsTopic(topic) {
-			add(fmt.Sprintf("topics[%d]", i), "%q is not the name of a topic: up to 249 letters, digits, ., _ and -", topic)
+			faults.Add(fmt.Sprintf("topics[%d]", i), "%q is not the name of a topic: up to 249 letters, digits, ., _ and -", topic)
 		} else if slices.Contains(s.Topics[:i], topic) {
-			add(fmt.Sprintf("topics[%d]", i), "names %s a second time", topic)
+			faults.Add(fmt.Sprintf("topics[%d]", i), "names %s a second time", topic)
 		}
 	}
 	if s.Group == "" {
-		add("group", "is missing: name the consumer group, such as sluice")
+		faults.Add("group", "is missing: name the consumer group, such as sluice")
 	}
 	if s.Start != startFirst && s.Start != startLast {
-		add("start", "%q is not a place to start: write %s or %s", s.Start, startFirst, startLast)
+		faults.Add("start", "%q is not a place to start: write %s or %s", s.Start, startFirst, startLast)
 	}
 	if s.Isolation != readUncommitted && s.Isolation != readCommitted {
-		add("isolation", "%q is not an isolation level: write %s or %s", s.Isolation, readUncommitted, readCommitted)
+		faults.Add("isolation", "%q is not an isolation level: write %s or %s", s.Isolation, readUncommitted, readCommitted)
 	}
 	// The broker's own defaults (group.min.session.timeout.ms and its max).
 	if d := time.Duration(s.SessionTimeout); d < 6*time.Second || d > 30*time.Minute {
-		add("session_timeout", "is out of range: brokers take 6s to 30m")
+		faults.Add("session_timeout", "is out of range: brokers take 6s to 30m")
 	}
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
-		add("max_bytes", "is out of range: write 1KiB to 1GiB")
+		faults.Add("max_bytes", "is out of range: write 1KiB to 1GiB")
 	}
 	if s.ContentType != "" && !strings.Contains(s.ContentType, "/") {
-		add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
+		faults.Add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
 	}
 	m := kafkaMapping{source: s.sourceOf("cluster"), typ: s.Type, contentType: s.ContentType}
 	if _, err := m.event(&kgo.Record{Topic: "topic", Value: []byte("{}")}); err != nil {
@@ -92,7 +89,7 @@ func (s *Kafka) Validate() []value.Fault {
 			if key == "datacontenttype" {
 				key = "content_type"
 			}
-			add(key, "%s", attr.Msg)
+			faults.Add(key, "%s", attr.Msg)
 		}
 	}
 	return faults

@@ -20,7 +20,7 @@ type Kind struct {
 // Settings are the decoded settings of one source.
 type Settings interface {
 	// Validate finds what a single value cannot show.
-	Validate() []value.Fault
+	Validate() value.Faults
 	// Open makes the source. It does not wait for the far side.
 	Open(ctx context.Context, env Env) (Source, error)
 }
@@ -28,7 +28,7 @@ type Settings interface {
 // Warner is Settings that can be valid and yet hardly meant.
 type Warner interface {
 	// Warnings says what is odd at a time, for whoever checks a config.
-	Warnings(now time.Time) []value.Fault
+	Warnings(now time.Time) value.Faults
 }
 
 // Kinds is the table of every kind of source. A new kind is one file, one test

@@ -50,42 +50,39 @@ const (
 )
 
 // Validate is Settings.Validate.
-func (s *NATS) Validate() []value.Fault {
+func (s *NATS) Validate() value.Faults {
 	faults := s.Connection.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	subjects := func(key string, list []string) {
 		for i, subject := range list {
 			if msg := nats.SubjectFault(subject, true); msg != "" {
-				add(fmt.Sprintf("%s[%d]", key, i), "%s", msg)
+				faults.Add(fmt.Sprintf("%s[%d]", key, i), "%s", msg)
 			} else if slices.Contains(list[:i], subject) {
-				add(fmt.Sprintf("%s[%d]", key, i), "names %s a second time", subject)
+				faults.Add(fmt.Sprintf("%s[%d]", key, i), "names %s a second time", subject)
 			}
 		}
 	}
 	subjects("subjects", s.Subjects)
 	switch {
 	case s.JetStream == nil && len(s.Subjects) == 0:
-		add("jetstream", "is missing: name a stream and a consumer, or subjects of core NATS")
+		faults.Add("jetstream", "is missing: name a stream and a consumer, or subjects of core NATS")
 	case s.JetStream != nil && len(s.Subjects) > 0:
-		add("subjects", "and jetstream exclude each other: the subjects of a stream belong into jetstream.subjects")
+		faults.Add("subjects", "and jetstream exclude each other: the subjects of a stream belong into jetstream.subjects")
 	}
 	if s.JetStream != nil {
-		s.JetStream.validate(add)
+		faults = append(faults, s.JetStream.validate().Under("jetstream")...)
 		subjects("jetstream.subjects", s.JetStream.Subjects)
 		if s.Queue != "" {
-			add("queue", "is for subjects only: those who share the consumer of a stream share its messages")
+			faults.Add("queue", "is for subjects only: those who share the consumer of a stream share its messages")
 		}
 	}
 	if strings.ContainsAny(s.Queue, " \t\r\n") {
-		add("queue", "has a space in it")
+		faults.Add("queue", "has a space in it")
 	}
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
-		add("max_bytes", "is out of range: write 1KiB to 1GiB")
+		faults.Add("max_bytes", "is out of range: write 1KiB to 1GiB")
 	}
 	if s.ContentType != "" && !strings.Contains(s.ContentType, "/") {
-		add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
+		faults.Add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
 	}
 	m := s.mapping("cluster")
 	if _, err := m.plain(&natsMessage{subject: "a", id: "1", data: []byte("{}"), where: "a"}, ""); err != nil {
@@ -95,30 +92,31 @@ func (s *NATS) Validate() []value.Fault {
 			if key == "datacontenttype" {
 				key = "content_type"
 			}
-			add(key, "%s", attr.Msg)
+			faults.Add(key, "%s", attr.Msg)
 		}
 	}
 	return faults
 }
 
-func (j *NATSStream) validate(add func(key, format string, args ...any)) {
+func (j *NATSStream) validate() (faults value.Faults) {
 	for _, name := range []struct{ key, text string }{{"stream", j.Stream}, {"consumer", j.Consumer}} {
 		switch {
 		case name.text == "":
-			add("jetstream."+name.key, "is missing: name the %s", name.key)
+			faults.Add(name.key, "is missing: name the %s", name.key)
 		case !nats.IsName(name.text):
-			add("jetstream."+name.key, "%q is not the name of a %s: it has no spaces, dots, wildcards or slashes", name.text, name.key)
+			faults.Add(name.key, "%q is not the name of a %s: it has no spaces, dots, wildcards or slashes", name.text, name.key)
 		}
 	}
 	if j.Create && len(j.Subjects) == 0 {
-		add("jetstream.subjects", "is missing: create needs the subjects that the stream takes")
+		faults.Add("subjects", "is missing: create needs the subjects that the stream takes")
 	}
 	if j.Start != "" && j.Start != natsFirst && j.Start != natsNew {
-		add("jetstream.start", "%q is not a place to start: write %s or %s", j.Start, natsFirst, natsNew)
+		faults.Add("start", "%q is not a place to start: write %s or %s", j.Start, natsFirst, natsNew)
 	}
 	if d := time.Duration(j.AckWait); d != 0 && (d < time.Second || d > time.Hour) {
-		add("jetstream.ack_wait", "is out of range: write 1s to 1h")
+		faults.Add("ack_wait", "is out of range: write 1s to 1h")
 	}
+	return faults
 }
 
 func (s *NATS) mapping(cluster string) natsMapping {

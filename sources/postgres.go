@@ -79,40 +79,37 @@ func NewPostgres() *Postgres {
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // Validate is Settings.Validate.
-func (s *Postgres) Validate() (faults []value.Fault) {
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (s *Postgres) Validate() (faults value.Faults) {
 	if s.DSN.Value() == "" {
-		fault("dsn", "is missing: refer to the address of the database, such as ${env:DATABASE_URL}")
+		faults.Add("dsn", "is missing: refer to the address of the database, such as ${env:DATABASE_URL}")
 	} else if c, err := pgconn.ParseConfig(s.DSN.Value()); err != nil {
 		// The parser's own message quotes parts of the text.
-		fault("dsn", "is not a PostgreSQL address: write postgres://user:password@host/database, special characters percent-encoded, or host=… dbname=… user=…; certificates it names must exist")
+		faults.Add("dsn", "is not a PostgreSQL address: write postgres://user:password@host/database, special characters percent-encoded, or host=… dbname=… user=…; certificates it names must exist")
 	} else if c.Database == "" && c.User == "" {
-		fault("dsn", "names no database: write it behind the host, as in postgres://host/database")
+		faults.Add("dsn", "names no database: write it behind the host, as in postgres://host/database")
 	}
 	if !slotName.MatchString(s.Slot) {
-		fault("slot", "is %q: a replication slot has a name of 1 to 63 lower-case letters, digits and _", s.Slot)
+		faults.Add("slot", "is %q: a replication slot has a name of 1 to 63 lower-case letters, digits and _", s.Slot)
 	}
 	if s.Publication == "" || len(s.Publication) > 63 || strings.ContainsRune(s.Publication, 0) {
-		fault("publication", "is %q: give a name of 1 to 63 bytes", s.Publication)
+		faults.Add("publication", "is %q: give a name of 1 to 63 bytes", s.Publication)
 	}
 	seen := map[pgTable]bool{}
 	for i, text := range s.Tables {
 		t := parsePgTable(text)
 		switch key := fmt.Sprintf("tables[%d]", i); {
 		case t.schema == "" || t.name == "":
-			fault(key, "is %q: write schema.table", text)
+			faults.Add(key, "is %q: write schema.table", text)
 		case seen[t]:
-			fault(key, "%s is listed twice", t)
+			faults.Add(key, "%s is listed twice", t)
 		}
 		seen[t] = true
 	}
 	if s.Snapshot != "none" && s.Snapshot != "initial" {
-		fault("snapshot", "is %q: write none or initial", s.Snapshot)
+		faults.Add("snapshot", "is %q: write none or initial", s.Snapshot)
 	}
 	if h := time.Duration(s.Heartbeat); h < 100*time.Millisecond || h > 10*time.Minute {
-		fault("heartbeat", "is %s: write a time from 100ms to 10m", h)
+		faults.Add("heartbeat", "is %s: write a time from 100ms to 10m", h)
 	}
 	return faults
 }

@@ -37,8 +37,8 @@ type S3SNS struct {
 func NewS3() *S3 { return &S3{Flavor: flavorAuto} }
 
 // Validate is Settings.Validate.
-func (s *S3) Validate() []value.Fault {
-	var faults []value.Fault
+func (s *S3) Validate() value.Faults {
+	var faults value.Faults
 	ways := 0
 	if s.Path != "" {
 		ways++
@@ -46,57 +46,48 @@ func (s *S3) Validate() []value.Fault {
 	}
 	if s.Serve != nil {
 		ways++
-		faults = append(faults, under("serve", s.Serve.Validate())...)
+		faults = append(faults, s.Serve.Validate().Under("serve")...)
 	}
 	if s.Poll != nil {
 		ways++
-		faults = append(faults, under("poll", s.Poll.Validate())...)
+		faults = append(faults, s.Poll.Validate().Under("poll")...)
 	}
 	if ways != 1 {
-		faults = append(faults, value.Fault{Msg: "needs one of path (notifications come in), serve (an S3 endpoint) and poll (a bucket is listed), and only one"})
+		faults.Add("", "needs one of path (notifications come in), serve (an S3 endpoint) and poll (a bucket is listed), and only one")
 	}
 	if !slices.Contains(flavors(), s.Flavor) {
-		faults = append(faults, value.Fault{Key: "flavor", Msg: fmt.Sprintf("%q is none: write one of %s", s.Flavor, strings.Join(flavors(), ", "))})
+		faults.Add("flavor", "%q is none: write one of %s", s.Flavor, strings.Join(flavors(), ", "))
 	}
 	return append(faults, s.doorFaults()...)
 }
 
 // doorFaults finds what is wrong with the settings that belong to Path.
-func (s *S3) doorFaults() (faults []value.Fault) {
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (s *S3) doorFaults() (faults value.Faults) {
 	if s.Path == "" {
 		const only = "is only for path: leave it out"
 		if s.Flavor != flavorAuto {
-			add("flavor", only)
+			faults.Add("flavor", only)
 		}
 		if len(s.Auth.Bearer) > 0 {
-			add("auth", only)
+			faults.Add("auth", only)
 		}
 		if len(s.SNS.Topics)+len(s.SNS.Hosts) > 0 {
-			add("sns", only)
+			faults.Add("sns", only)
 		}
 		return faults
 	}
 	for i, topic := range s.SNS.Topics {
 		if parts := strings.Split(topic, ":"); len(parts) != 6 || parts[0] != "arn" || parts[2] != "sns" {
-			add(fmt.Sprintf("sns.topics[%d]", i), "is not the ARN of a topic, such as arn:aws:sns:eu-central-1:123456789012:uploads")
+			faults.Add(fmt.Sprintf("sns.topics[%d]", i), "is not the ARN of a topic, such as arn:aws:sns:eu-central-1:123456789012:uploads")
 		}
 	}
 	for i, host := range s.SNS.Hosts {
 		if host == "" || strings.ContainsAny(host, "/@?# ") {
-			add(fmt.Sprintf("sns.hosts[%d]", i), "is not a host: write it without a scheme and a path, such as sns.example.com:8443")
+			faults.Add(fmt.Sprintf("sns.hosts[%d]", i), "is not a host: write it without a scheme and a path, such as sns.example.com:8443")
 		}
 	}
 	if len(s.SNS.Hosts) > 0 && len(s.SNS.Topics) == 0 {
-		add("sns.topics", "is missing: without topics no message of SNS is taken")
-	}
-	return faults
-}
-
-// under puts a key before those of the faults.
-func under(key string, faults []value.Fault) []value.Fault {
-	for i := range faults {
-		faults[i].Key = strings.TrimSuffix(key+"."+faults[i].Key, ".")
+		faults.Add("sns.topics", "is missing: without topics no message of SNS is taken")
 	}
 	return faults
 }

@@ -47,10 +47,10 @@ const (
 )
 
 // Validate finds what a single value cannot show. The keys are those of S3Poll.
-func (s *S3Poll) Validate() []value.Fault {
+func (s *S3Poll) Validate() value.Faults {
 	faults := s.faults()
 	if s.Existing != "" && s.Existing != existingEmit && s.Existing != existingSkip {
-		faults = append(faults, value.Fault{Key: "existing", Msg: fmt.Sprintf("%q is neither %s nor %s", s.Existing, existingEmit, existingSkip)})
+		faults.Add("existing", "%q is neither %s nor %s", s.Existing, existingEmit, existingSkip)
 	}
 	return faults
 }

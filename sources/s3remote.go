@@ -34,31 +34,30 @@ type S3Remote struct {
 const s3Region = "us-east-1"
 
 // faults finds what a single value cannot show.
-func (r *S3Remote) faults() (faults []value.Fault) {
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (r *S3Remote) faults() (faults value.Faults) {
 	switch {
 	case r.Bucket == "":
-		add("bucket", "is missing: write the name of the bucket")
+		faults.Add("bucket", "is missing: write the name of the bucket")
 	case strings.ContainsAny(r.Bucket, "/?# \t"):
-		add("bucket", "is not the name of a bucket: write it without a scheme, slashes and spaces")
+		faults.Add("bucket", "is not the name of a bucket: write it without a scheme, slashes and spaces")
 	}
 	if !r.Endpoint.IsZero() {
 		if r.Endpoint.User != nil {
-			add("endpoint", "holds a user: write access_key and secret_key instead")
+			faults.Add("endpoint", "holds a user: write access_key and secret_key instead")
 		}
 		if r.Endpoint.RawQuery != "" || r.Endpoint.Fragment != "" {
-			add("endpoint", "has a query or a fragment: write a URL such as https://s3.example.com")
+			faults.Add("endpoint", "has a query or a fragment: write a URL such as https://s3.example.com")
 		}
 	}
 	switch {
 	case r.AccessKey != "" && r.SecretKey.IsZero():
-		add("secret_key", "is missing: it belongs to access_key")
+		faults.Add("secret_key", "is missing: it belongs to access_key")
 	case r.AccessKey == "" && !r.SecretKey.IsZero():
-		add("access_key", "is missing: it belongs to secret_key")
+		faults.Add("access_key", "is missing: it belongs to secret_key")
 	case r.AccessKey == "" && !r.SessionToken.IsZero():
-		add("access_key", "is missing: a session_token belongs to it and to secret_key")
+		faults.Add("access_key", "is missing: a session_token belongs to it and to secret_key")
 	case r.Anonymous && r.AccessKey != "":
-		add("anonymous", "contradicts access_key: leave one of them out")
+		faults.Add("anonymous", "contradicts access_key: leave one of them out")
 	}
 	return faults
 }

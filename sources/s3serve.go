@@ -89,70 +89,69 @@ func (s S3Serve) orDefault() S3Serve {
 }
 
 // Validate finds what a single value cannot show. The keys are those of S3Serve.
-func (s *S3Serve) Validate() []value.Fault {
+func (s *S3Serve) Validate() value.Faults {
 	faults := append(s.validateBuckets(), s.validateCredentials()...)
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
 	if s.Listen != "" {
 		if _, port, err := net.SplitHostPort(s.Listen); err != nil || port == "" {
-			add("listen", "is no address: write a host and a port, such as 127.0.0.1:8485")
+			faults.Add("listen", "is no address: write a host and a port, such as 127.0.0.1:8485")
 		}
 	}
 	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
-		add("tls", "needs both cert and key")
+		faults.Add("tls", "needs both cert and key")
 	}
 	if s.Limits.Object < 0 || s.Limits.Connections < 0 || s.Limits.Stall < 0 || s.Limits.MinRate < 0 {
-		add("limits", "holds a negative number: write a limit of at least 1, or leave it out")
+		faults.Add("limits", "holds a negative number: write a limit of at least 1, or leave it out")
 	}
 	if s.Retain.Age < 0 || s.Retain.Unfinished < 0 {
-		add("retain", "holds a negative time: write one such as 720h, or leave it out")
+		faults.Add("retain", "holds a negative time: write one such as 720h, or leave it out")
 	}
 	if s.Forward != nil {
-		faults = append(faults, under("forward", s.Forward.faults())...)
+		faults = append(faults, s.Forward.faults().Under("forward")...)
 		if s.Retain.Age != 0 {
-			add("retain.age", "is about objects on disk: with forward, let the other S3 expire them")
+			faults.Add("retain.age", "is about objects on disk: with forward, let the other S3 expire them")
 		}
 		if len(s.Buckets) > 1 {
-			add("forward", "is one bucket, and buckets has several: give each a source of its own")
+			faults.Add("forward", "is one bucket, and buckets has several: give each a source of its own")
 		}
 	}
 	return faults
 }
 
-func (s *S3Serve) validateBuckets() []value.Fault {
+func (s *S3Serve) validateBuckets() value.Faults {
 	if len(s.Buckets) == 0 {
-		return []value.Fault{{Key: "buckets", Msg: "is missing: name the buckets that clients may use, such as [uploads]"}}
+		return value.Faults{{Key: "buckets", Msg: "is missing: name the buckets that clients may use, such as [uploads]"}}
 	}
-	var faults []value.Fault
+	var faults value.Faults
 	seen := make(map[string]bool)
 	for _, name := range s.Buckets {
 		if gofakes3.ValidateBucketName(name) != nil {
-			faults = append(faults, value.Fault{Key: "buckets", Msg: fmt.Sprintf("%q is no name of a bucket: use 3 to 63 small letters, digits, dots and dashes", name)})
+			faults.Add("buckets", "%q is no name of a bucket: use 3 to 63 small letters, digits, dots and dashes", name)
 		}
 		if seen[name] {
-			faults = append(faults, value.Fault{Key: "buckets", Msg: fmt.Sprintf("%q is there twice", name)})
+			faults.Add("buckets", "%q is there twice", name)
 		}
 		seen[name] = true
 	}
 	return faults
 }
 
-func (s *S3Serve) validateCredentials() []value.Fault {
+func (s *S3Serve) validateCredentials() value.Faults {
 	if len(s.Credentials) == 0 {
-		return []value.Fault{{Key: "credentials", Msg: "is missing: give at least one access_key and secret_key, every request has to be signed"}}
+		return value.Faults{{Key: "credentials", Msg: "is missing: give at least one access_key and secret_key, every request has to be signed"}}
 	}
-	var faults []value.Fault
+	var faults value.Faults
 	seen := make(map[string]bool)
 	for i, c := range s.Credentials {
 		key := fmt.Sprintf("credentials[%d]", i)
 		if len(c.AccessKey) < minS3AccessKey || strings.ContainsAny(c.AccessKey, "=, \t/") {
-			faults = append(faults, value.Fault{Key: key + ".access_key", Msg: "needs three characters or more, and none of = , / and space"})
+			faults.Add(key+".access_key", "needs three characters or more, and none of = , / and space")
 		}
 		if seen[c.AccessKey] {
-			faults = append(faults, value.Fault{Key: key + ".access_key", Msg: "is there twice"})
+			faults.Add(key+".access_key", "is there twice")
 		}
 		seen[c.AccessKey] = true
 		if c.SecretKey.Value() == "" {
-			faults = append(faults, value.Fault{Key: key + ".secret_key", Msg: "is missing: give a long random one, such as ${env:UPLOAD_SECRET}"})
+			faults.Add(key+".secret_key", "is missing: give a long random one, such as ${env:UPLOAD_SECRET}")
 		}
 	}
 	return faults

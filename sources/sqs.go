@@ -2,7 +2,6 @@ package sources
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -60,32 +59,29 @@ const (
 )
 
 // Validate is Settings.Validate.
-func (s *SQS) Validate() []value.Fault {
+func (s *SQS) Validate() value.Faults {
 	faults := s.Queue.Validate()
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
 	if d := time.Duration(s.Wait); d < 0 || d > sqsMaxWait || d%time.Second != 0 {
-		add("wait", "is %s: write whole seconds from 0s to 20s", d)
+		faults.Add("wait", "is %s: write whole seconds from 0s to 20s", d)
 	}
 	if d := time.Duration(s.Visibility); d < sqsMinVisibility || d > sqsMaxVisibility || d%time.Second != 0 {
-		add("visibility", "is %s: write whole seconds from 2s to 12h", d)
+		faults.Add("visibility", "is %s: write whole seconds from 2s to 12h", d)
 	}
 	if s.MaxInFlight < sqsBatch || s.MaxInFlight > 10_000 {
-		add("max_in_flight", "is %d: write 10 to 10000", s.MaxInFlight)
+		faults.Add("max_in_flight", "is %d: write 10 to 10000", s.MaxInFlight)
 	}
 	if s.MaxBytes < 1<<20 || s.MaxBytes > 1<<30 {
-		add("max_bytes", "is out of range: write 1MiB to 1GiB")
+		faults.Add("max_bytes", "is out of range: write 1MiB to 1GiB")
 	}
 	if s.Unwrap != unwrapNone && s.Unwrap != unwrapSNS {
-		add("unwrap", "is %q: write %s or %s", s.Unwrap, unwrapNone, unwrapSNS)
+		faults.Add("unwrap", "is %q: write %s or %s", s.Unwrap, unwrapNone, unwrapSNS)
 	}
 	if s.ContentType != "" && !strings.Contains(s.ContentType, "/") {
-		add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
+		faults.Add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
 	}
 	for key, text := range map[string]string{"source": s.Source, "type": s.Type} {
 		if text != "" && !isText(text) || key == "type" && text == "" {
-			add(key, "is no %s of an event: write a text without control characters", key)
+			faults.Add(key, "is no %s of an event: write a text without control characters", key)
 		}
 	}
 	return faults

@@ -48,22 +48,22 @@ func NewWebhook() *Webhook {
 }
 
 // Validate is Settings.Validate.
-func (s *Webhook) Validate() []value.Fault {
+func (s *Webhook) Validate() value.Faults {
 	faults := pathFaults(s.Path)
 	if s.Verify == nil {
-		faults = append(faults, value.Fault{Key: "verify", Msg: "is missing: say how senders prove who they are, " +
-			`such as verify: {github: "${env:GITHUB_SECRET}"}, or verify: none if everybody may send`})
+		faults.Add("verify", "is missing: say how senders prove who they are, "+
+			`such as verify: {github: "${env:GITHUB_SECRET}"}, or verify: none if everybody may send`)
 	} else {
-		faults = append(faults, under("verify", s.Verify.validate())...)
+		faults = append(faults, s.Verify.validate().Under("verify")...)
 	}
 	if s.Tolerance <= 0 {
-		faults = append(faults, value.Fault{Key: "tolerance", Msg: "must be more than 0: clocks are never the same; to take repetitions write repeats: take"})
+		faults.Add("tolerance", "must be more than 0: clocks are never the same; to take repetitions write repeats: take")
 	}
 	if s.Limits.Event < 0 {
-		faults = append(faults, value.Fault{Key: "limits.event", Msg: "is negative: write a limit of at least 1, or leave it out"})
+		faults.Add("limits.event", "is negative: write a limit of at least 1, or leave it out")
 	}
-	faults = append(faults, under("event", s.Event.validate())...)
-	return append(faults, under("handshake", s.Handshake.validate())...)
+	faults = append(faults, s.Event.validate().Under("event")...)
+	return append(faults, s.Handshake.validate().Under("handshake")...)
 }
 
 // Open is Settings.Open. The path answers 503 until the source runs and after.

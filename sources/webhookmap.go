@@ -45,19 +45,19 @@ func (m *EventMap) written() map[string]string {
 	return all
 }
 
-func (m *EventMap) validate() []value.Fault {
-	var faults []value.Fault
+func (m *EventMap) validate() value.Faults {
+	var faults value.Faults
 	all := m.written()
 	for _, name := range sorted(all) {
 		key := name
 		if _, extension := m.Extensions[name]; extension {
 			key = "extensions." + name
 			if _, err := bus.NewEvent([]bus.Attr{{Name: "id", Value: "1"}, {Name: "source", Value: "/"}, {Name: "type", Value: "t"}, {Name: name, Value: "1"}}, nil); err != nil {
-				faults = append(faults, value.Fault{Key: key, Msg: "is no name for an attribute of its own: " + err.Error()})
+				faults.Add(key, "is no name for an attribute of its own: %v", err)
 			}
 		}
 		if _, err := parseTemplate(all[name]); err != nil {
-			faults = append(faults, value.Fault{Key: key, Msg: err.Error()})
+			faults.Add(key, "%v", err)
 		}
 	}
 	return faults

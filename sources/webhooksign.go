@@ -7,7 +7,6 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"hash"
 	"io"
 	"net/http"
@@ -144,25 +143,22 @@ const (
 	signedBody     = "<body>"
 )
 
-func (h *HMAC) validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (h *HMAC) validate() value.Faults {
+	var faults value.Faults
 	if !isHeaderName(h.Header) {
-		add("header", "is no header: name the one that the signature is in, such as X-Signature")
+		faults.Add("header", "is no header: name the one that the signature is in, such as X-Signature")
 	}
 	if h.Timestamp != "" && !isHeaderName(h.Timestamp) {
-		add("timestamp", "is no header: name the one that the time is in, such as X-Timestamp")
+		faults.Add("timestamp", "is no header: name the one that the time is in, such as X-Timestamp")
 	}
 	t, err := parseTemplate(h.signed())
 	switch {
 	case err != nil:
-		add("signed", "%s", err)
+		faults.Add("signed", "%s", err)
 	case !t.uses("body"):
-		add("signed", "has no <body>: whoever sees one request could sign any other")
+		faults.Add("signed", "has no <body>: whoever sees one request could sign any other")
 	case h.Timestamp != "" && !t.uses("header."+h.Timestamp):
-		add("signed", "has no <header.%s>: a time that is not signed proves nothing", h.Timestamp)
+		faults.Add("signed", "has no <header.%s>: a time that is not signed proves nothing", h.Timestamp)
 	}
 	return faults
 }

@@ -66,24 +66,24 @@ func (v *Verify) ways() (ways []string) {
 	return ways
 }
 
-func (v *Verify) validate() []value.Fault {
+func (v *Verify) validate() value.Faults {
 	ways := v.ways()
 	switch {
 	case v.None:
 		return nil
 	case len(ways) == 0:
-		return []value.Fault{{Msg: "says nothing: write one of " + verifyKeys + "; or verify: none if everybody may send"}}
+		return value.Faults{{Msg: "says nothing: write one of " + verifyKeys + "; or verify: none if everybody may send"}}
 	case len(ways) > 1:
-		return []value.Fault{{Key: ways[1], Msg: "stands beside " + ways[0] + ": write one of the two, and a source of its own for the other"}}
+		return value.Faults{{Key: ways[1], Msg: "stands beside " + ways[0] + ": write one of the two, and a source of its own for the other"}}
 	}
-	var faults []value.Fault
+	var faults value.Faults
 	secrets := func(key string, list value.Secrets) {
 		if len(list) == 0 {
-			faults = append(faults, value.Fault{Key: key, Msg: "has no secret: refer to one, such as ${env:NAME}"})
+			faults.Add(key, "has no secret: refer to one, such as ${env:NAME}")
 		}
 		for i, s := range list {
 			if s.IsZero() {
-				faults = append(faults, value.Fault{Key: fmt.Sprintf("%s[%d]", key, i), Msg: "has no value: refer to a secret, such as ${env:NAME}"})
+				faults.Add(fmt.Sprintf("%s[%d]", key, i), "has no value: refer to a secret, such as ${env:NAME}")
 			}
 		}
 	}
@@ -92,17 +92,17 @@ func (v *Verify) validate() []value.Fault {
 		secrets("twilio.token", v.Twilio.Token)
 	case "hmac":
 		secrets("hmac.secret", v.HMAC.Secret)
-		faults = append(faults, under(way, v.HMAC.validate())...)
+		faults = append(faults, v.HMAC.validate().Under(way)...)
 	case "basic":
 		secrets("basic.password", v.Basic.Password)
 		if v.Basic.User == "" || strings.Contains(v.Basic.User, ":") {
-			faults = append(faults, value.Fault{Key: "basic.user", Msg: "must be a name without a colon"})
+			faults.Add("basic.user", "must be a name without a colon")
 		}
 	case "standard":
 		secrets(way, v.Standard)
 		for i, s := range v.Standard {
 			if _, err := standardKeyOf(s); err != nil && !s.IsZero() {
-				faults = append(faults, value.Fault{Key: fmt.Sprintf("standard[%d]", i), Msg: err.Error()})
+				faults.Add(fmt.Sprintf("standard[%d]", i), "%v", err)
 			}
 		}
 	default:

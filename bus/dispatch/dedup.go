@@ -17,9 +17,9 @@ type Dedup struct {
 }
 
 // Validate finds what is wrong.
-func (o Dedup) Validate() []value.Fault {
+func (o Dedup) Validate() value.Faults {
 	if o.Window < 0 || time.Duration(o.Window) > maxDedup {
-		return []value.Fault{{Key: "window", Msg: "must be from 0 to " + value.Duration(maxDedup).String()}}
+		return value.Faults{{Key: "window", Msg: "must be from 0 to " + value.Duration(maxDedup).String()}}
 	}
 	return nil
 }

@@ -87,98 +87,92 @@ func DefaultOptions() Options {
 }
 
 // Validate finds what is wrong with the options as a whole.
-func (o Options) Validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (o Options) Validate() value.Faults {
+	var faults value.Faults
 	if t := time.Duration(o.Timeout); t <= 0 || t > MaxTimeout {
-		fault("timeout", "must be more than 0 and at most %s, is %s", value.Duration(MaxTimeout), o.Timeout)
+		faults.Add("timeout", "must be more than 0 and at most %s, is %s", value.Duration(MaxTimeout), o.Timeout)
 	}
 	if o.Concurrency < 0 || o.Concurrency > maxConcurrency {
-		fault("concurrency", "must be auto or from 1 to %d, is %d", maxConcurrency, o.Concurrency)
+		faults.Add("concurrency", "must be auto or from 1 to %d, is %d", maxConcurrency, o.Concurrency)
 	}
 	if o.OnPoison != PoisonDies && o.OnPoison != PoisonBlocks {
-		fault("on_poison", "%q is not block or dead_letter", o.OnPoison)
+		faults.Add("on_poison", "%q is not block or dead_letter", o.OnPoison)
 	}
 	if o.OnPoison == PoisonBlocks && o.OrderBy == "" {
-		fault("on_poison", "block needs order_by: without an order nothing waits behind an event")
+		faults.Add("on_poison", "block needs order_by: without an order nothing waits behind an event")
 	}
 	if o.Lease < 0 || time.Duration(o.Lease) > maxLease {
-		fault("lease", "must be from 0 to %s, is %s", value.Duration(maxLease), o.Lease)
+		faults.Add("lease", "must be from 0 to %s, is %s", value.Duration(maxLease), o.Lease)
 	}
 	if o.Batch.on() && o.Lease > 0 {
-		fault("lease", "does not go with batch: a lease is of one event")
+		faults.Add("lease", "does not go with batch: a lease is of one event")
 	}
 	if o.Replies != RepliesPublished && o.Replies != RepliesIgnored {
-		fault("replies", "%q is not publish or ignore", o.Replies)
+		faults.Add("replies", "%q is not publish or ignore", o.Replies)
 	}
 	if o.Batch.on() && o.OnSuccess != "" {
-		fault("on_success", "does not go with batch: the answer to a batch is not that to one event")
+		faults.Add("on_success", "does not go with batch: the answer to a batch is not that to one event")
 	}
 	if time.Duration(o.SpillAfter) < 10*time.Millisecond {
-		fault("spill_after", "must be at least 10ms, is %s", o.SpillAfter)
+		faults.Add("spill_after", "must be at least 10ms, is %s", o.SpillAfter)
 	}
 	if o.Batch.Max < 0 || o.Batch.Max > maxBatch {
-		fault("batch.max", "must be from 1 to %d, is %d", maxBatch, o.Batch.Max)
+		faults.Add("batch.max", "must be from 1 to %d, is %d", maxBatch, o.Batch.Max)
 	}
 	if o.Batch.Bytes < 0 || o.Batch.Wait < 0 || time.Duration(o.Batch.Wait) > time.Minute {
-		fault("batch.wait", "must be from 0 to 1m, and bytes not negative")
+		faults.Add("batch.wait", "must be from 0 to 1m, and bytes not negative")
 	}
 	if o.StartupGrace < 0 {
-		fault("startup_grace", "must not be negative")
+		faults.Add("startup_grace", "must not be negative")
 	}
 	if o.Breaker.Failures < 0 {
-		fault("breaker.failures", "must not be negative")
+		faults.Add("breaker.failures", "must not be negative")
 	}
 	if o.Breaker.Failures > 0 && o.Breaker.ProbeAfter <= 0 {
-		fault("breaker.probe_after", "must be more than 0")
+		faults.Add("breaker.probe_after", "must be more than 0")
 	}
 	if o.Breaker.ProbeMax < o.Breaker.ProbeAfter {
-		fault("breaker.probe_max", "must not be below probe_after (%s)", o.Breaker.ProbeAfter)
+		faults.Add("breaker.probe_max", "must not be below probe_after (%s)", o.Breaker.ProbeAfter)
 	}
 	for status, verdict := range o.Verdicts {
 		if status < 100 || status > 599 {
-			fault(fmt.Sprintf("verdicts.%d", status), "%d is not an HTTP status", status)
+			faults.Add(fmt.Sprintf("verdicts.%d", status), "%d is not an HTTP status", status)
 		}
 		if _, ok := verdictNames[verdict]; !ok {
-			fault(fmt.Sprintf("verdicts.%d", status), "%q is not retry, permanent or delivered", verdict)
+			faults.Add(fmt.Sprintf("verdicts.%d", status), "%q is not retry, permanent or delivered", verdict)
 		}
 	}
-	return append(faults, o.Retry.validate()...)
+	return append(faults, o.Retry.validate().Under("retry")...)
 }
 
-func (r Retry) validate() []value.Fault {
-	var faults []value.Fault
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: "retry." + key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (r Retry) validate() value.Faults {
+	var faults value.Faults
 	if _, ok := presets[r.Preset]; !ok {
-		fault("preset", "%q is none of %s", r.Preset, presetNames())
+		faults.Add("preset", "%q is none of %s", r.Preset, presetNames())
 	}
 	if r.MaxAttempts < 0 {
-		fault("max_attempts", "must not be negative")
+		faults.Add("max_attempts", "must not be negative")
 	}
 	if r.Budget < 0 {
-		fault("budget", "must not be negative")
+		faults.Add("budget", "must not be negative")
 	}
 	if r.Multiplier != 0 && r.Multiplier < 1 {
-		fault("multiplier", "must be at least 1")
+		faults.Add("multiplier", "must be at least 1")
 	}
 	if r.Initial < 0 || r.Max < 0 || r.MaxAge < 0 {
-		fault("initial", "delays and ages must not be negative")
+		faults.Add("initial", "delays and ages must not be negative")
 	}
 	if r.Initial > 0 && r.Max > 0 && r.Max < r.Initial {
-		fault("max", "must not be below initial (%s)", r.Initial)
+		faults.Add("max", "must not be below initial (%s)", r.Initial)
 	}
 	switch r.Jitter {
 	case "", "full", "equal", "none":
 	default:
-		fault("jitter", "%q is not full, equal or none", r.Jitter)
+		faults.Add("jitter", "%q is not full, equal or none", r.Jitter)
 	}
 	for _, d := range r.Schedule {
 		if d < 0 {
-			fault("schedule", "a delay must not be negative")
+			faults.Add("schedule", "a delay must not be negative")
 		}
 	}
 	return faults

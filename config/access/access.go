@@ -70,13 +70,13 @@ func (a *Auth) UnmarshalText(text []byte) error {
 }
 
 // Validate finds what single values cannot show.
-func (a Auth) Validate() []value.Fault { return a.validate(true) }
+func (a Auth) Validate() value.Faults { return a.validate(true) }
 
 // ValidatePublish is Validate for what takes events and nothing else: there the
 // scope goes without saying.
-func (a Auth) ValidatePublish() []value.Fault { return a.validate(false) }
+func (a Auth) ValidatePublish() value.Faults { return a.validate(false) }
 
-func (a Auth) validate(scopes bool) []value.Fault {
+func (a Auth) validate(scopes bool) value.Faults {
 	var faults faults
 	names := map[string]string{}
 	for i, t := range a.Tokens {
@@ -85,7 +85,7 @@ func (a Auth) validate(scopes bool) []value.Fault {
 		faults.token(at, t)
 		for j, other := range a.Tokens[:i] {
 			if t.hash() != "" && t.hash() == other.hash() {
-				faults.add(at+".token", "is the same as that of tokens[%d]", j)
+				faults.Add(at+".token", "is the same as that of tokens[%d]", j)
 			}
 		}
 		faults.grant(at, t.Grant, scopes)
@@ -94,26 +94,23 @@ func (a Auth) validate(scopes bool) []value.Fault {
 		at := fmt.Sprintf("certificates[%d]", i)
 		faults.name(names, at, c.Name)
 		if c.Match == "" {
-			faults.add(at, "has no match: write the common name or an alternative name of the certificate")
+			faults.Add(at, "has no match: write the common name or an alternative name of the certificate")
 		}
 		faults.grant(at, c.Grant, scopes)
 	}
-	return faults
+	return faults.Faults
 }
 
-type faults []value.Fault
-
-func (f *faults) add(key, format string, args ...any) {
-	*f = append(*f, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-}
+// faults is what is wrong, as far as it was looked at.
+type faults struct{ value.Faults }
 
 func (f *faults) name(names map[string]string, at, name string) {
 	if name == "" {
-		f.add(at, "has no name: say who this is")
+		f.Add(at, "has no name: say who this is")
 		return
 	}
 	if other, taken := names[name]; taken {
-		f.add(at+".name", "%q is the name of %s too", name, other)
+		f.Add(at+".name", "%q is the name of %s too", name, other)
 	}
 	names[name] = at
 }
@@ -121,11 +118,11 @@ func (f *faults) name(names map[string]string, at, name string) {
 func (f *faults) token(at string, t Token) {
 	switch {
 	case t.Token.IsZero() && t.Hash == "":
-		f.add(at, "has no token: write token: ${env:NAME}, or hash: with what sluice token new prints")
+		f.Add(at, "has no token: write token: ${env:NAME}, or hash: with what sluice token new prints")
 	case !t.Token.IsZero() && t.Hash != "":
-		f.add(at+".hash", "stands beside a token: write one of the two")
+		f.Add(at+".hash", "stands beside a token: write one of the two")
 	case t.Hash != "" && !isHash(t.Hash):
-		f.add(at+".hash", "is not a SHA-256 in hex, 64 digits: sluice token hash makes one of a token")
+		f.Add(at+".hash", "is not a SHA-256 in hex, 64 digits: sluice token hash makes one of a token")
 	}
 }
 
@@ -133,15 +130,15 @@ func (f *faults) grant(at string, g Grant, scopes bool) {
 	publish := slices.Contains(g.Scopes, string(Publish))
 	switch {
 	case scopes && len(g.Scopes) == 0:
-		f.add(at, "has no scopes: write some of publish, consume, metrics, admin")
+		f.Add(at, "has no scopes: write some of publish, consume, metrics, admin")
 	case !scopes && len(g.Scopes) > 0 && !publish:
-		f.add(at+".scopes", "has no publish, and nothing else is done here: leave it out")
+		f.Add(at+".scopes", "has no publish, and nothing else is done here: leave it out")
 	case scopes && len(g.Paths) > 0 && !publish:
-		f.add(at+".paths", "is about publish, which is not among the scopes: add it, or leave paths out")
+		f.Add(at+".paths", "is about publish, which is not among the scopes: add it, or leave paths out")
 	}
 	for i, p := range g.Paths {
 		if !strings.HasPrefix(p, "/") {
-			f.add(fmt.Sprintf("%s.paths[%d]", at, i), "%q does not begin with /: write a path such as /in/orders", p)
+			f.Add(fmt.Sprintf("%s.paths[%d]", at, i), "%q does not begin with /: write a path such as /in/orders", p)
 		}
 	}
 }

@@ -42,29 +42,28 @@ type Credentials struct {
 const DefaultRegion = "us-east-1"
 
 // Validate finds what a single value cannot show.
-func (c *Connection) Validate() (faults []value.Fault) {
-	add := func(key, msg string) { faults = append(faults, value.Fault{Key: key, Msg: msg}) }
+func (c *Connection) Validate() (faults value.Faults) {
 	if c.Region != "" && strings.Trim(c.Region, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		add("region", fmt.Sprintf("is %q: write the name of a region, such as eu-central-1", c.Region))
+		faults.Add("region", "is %q: write the name of a region, such as eu-central-1", c.Region)
 	}
 	if !c.Endpoint.IsZero() {
 		if c.Endpoint.User != nil {
-			add("endpoint", "holds a user: write credentials instead")
+			faults.Add("endpoint", "holds a user: write credentials instead")
 		}
 		if c.Endpoint.RawQuery != "" || c.Endpoint.Fragment != "" {
-			add("endpoint", "has a query or a fragment: write a URL such as http://127.0.0.1:4566")
+			faults.Add("endpoint", "has a query or a fragment: write a URL such as http://127.0.0.1:4566")
 		}
 	}
 	access, secret, token := c.Credentials.AccessKey.Value() != "", !c.Credentials.SecretKey.IsZero(), !c.Credentials.SessionToken.IsZero()
 	switch {
 	case access && !secret:
-		add("credentials.secret_key", "is missing: it belongs to access_key")
+		faults.Add("credentials.secret_key", "is missing: it belongs to access_key")
 	case !access && secret:
-		add("credentials.access_key", "is missing: it belongs to secret_key")
+		faults.Add("credentials.access_key", "is missing: it belongs to secret_key")
 	case !access && token:
-		add("credentials.access_key", "is missing: a session_token belongs to it and to secret_key")
+		faults.Add("credentials.access_key", "is missing: a session_token belongs to it and to secret_key")
 	case c.Credentials.Instance && access:
-		add("credentials.instance", "contradicts access_key: leave one of them out")
+		faults.Add("credentials.instance", "contradicts access_key: leave one of them out")
 	}
 	return faults
 }

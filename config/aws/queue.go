@@ -18,16 +18,15 @@ type Queue struct {
 }
 
 // Validate finds what a single value cannot show.
-func (q *Queue) Validate() []value.Fault {
+func (q *Queue) Validate() value.Faults {
 	faults := q.Connection.Validate()
-	add := func(msg string) { faults = append(faults, value.Fault{Key: "queue_url", Msg: msg}) }
 	switch {
 	case q.QueueURL.IsZero():
-		add("is missing: write the URL of the queue, such as https://sqs.eu-central-1.amazonaws.com/123456789012/orders")
+		faults.Add("queue_url", "is missing: write the URL of the queue, such as https://sqs.eu-central-1.amazonaws.com/123456789012/orders")
 	case q.QueueURL.User != nil:
-		add("holds a user: write credentials instead")
+		faults.Add("queue_url", "holds a user: write credentials instead")
 	case strings.Trim(q.QueueURL.Path, "/") == "" || q.QueueURL.RawQuery != "" || q.QueueURL.Fragment != "":
-		add("names no queue: its path has to, as in http://127.0.0.1:9324/000000000000/orders")
+		faults.Add("queue_url", "names no queue: its path has to, as in http://127.0.0.1:9324/000000000000/orders")
 	}
 	return faults
 }

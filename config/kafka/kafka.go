@@ -55,28 +55,25 @@ type TLS = value.TLS
 func Defaults() Connection { return Connection{ClientID: "sluice"} }
 
 // Validate finds what a single value cannot show.
-func (c *Connection) Validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (c *Connection) Validate() value.Faults {
+	var faults value.Faults
 	if len(c.Brokers) == 0 {
-		add("brokers", "is missing: name at least one broker, such as [\"127.0.0.1:9092\"]")
+		faults.Add("brokers", "is missing: name at least one broker, such as [\"127.0.0.1:9092\"]")
 	}
 	for i, broker := range c.Brokers {
 		if !isAddress(broker) {
-			add(fmt.Sprintf("brokers[%d]", i), "%q is not host:port: write one such as 127.0.0.1:9092", broker)
+			faults.Add(fmt.Sprintf("brokers[%d]", i), "%q is not host:port: write one such as 127.0.0.1:9092", broker)
 		}
 	}
 	if s := c.SASL; s != nil {
 		if !slices.Contains([]string{Plain, ScramSHA256, ScramSHA512}, s.Mechanism) {
-			add("sasl.mechanism", "is missing: write %s, %s or %s", Plain, ScramSHA256, ScramSHA512)
+			faults.Add("sasl.mechanism", "is missing: write %s, %s or %s", Plain, ScramSHA256, ScramSHA512)
 		}
 		if s.User.Value() == "" {
-			add("sasl.user", "is missing: name the user")
+			faults.Add("sasl.user", "is missing: name the user")
 		}
 		if s.Password.IsZero() {
-			add("sasl.password", "is missing: write a reference such as ${env:KAFKA_PASSWORD}")
+			faults.Add("sasl.password", "is missing: write a reference such as ${env:KAFKA_PASSWORD}")
 		}
 	}
 	return append(faults, c.TLS.Validate()...)

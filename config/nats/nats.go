@@ -33,21 +33,18 @@ type Connection struct {
 }
 
 // Validate finds what a single value cannot show.
-func (c *Connection) Validate() []value.Fault {
-	var faults []value.Fault
-	add := func(key, format string, args ...any) {
-		faults = append(faults, value.Fault{Key: key, Msg: fmt.Sprintf(format, args...)})
-	}
+func (c *Connection) Validate() value.Faults {
+	var faults value.Faults
 	if len(c.URLs) == 0 {
-		add("urls", "is missing: name at least one server, such as [\"nats://127.0.0.1:4222\"]")
+		faults.Add("urls", "is missing: name at least one server, such as [\"nats://127.0.0.1:4222\"]")
 	}
 	for i, text := range c.URLs {
 		if msg := urlFault(text); msg != "" {
-			add(fmt.Sprintf("urls[%d]", i), "%s", msg)
+			faults.Add(fmt.Sprintf("urls[%d]", i), "%s", msg)
 		}
 	}
 	if (c.User.Value() == "") != c.Password.IsZero() {
-		add("user", "and password belong together: give both, or neither")
+		faults.Add("user", "and password belong together: give both, or neither")
 	}
 	ways := 0
 	for _, given := range []bool{c.User.Value() != "", !c.Token.IsZero(), !c.NKey.IsZero(), !c.Credentials.IsZero()} {
@@ -56,16 +53,16 @@ func (c *Connection) Validate() []value.Fault {
 		}
 	}
 	if ways > 1 {
-		add("user", "is one of several logins that are given: give only one of user and password, token, nkey and credentials")
+		faults.Add("user", "is one of several logins that are given: give only one of user and password, token, nkey and credentials")
 	}
 	if !c.NKey.IsZero() {
 		if _, err := keyOf(c.NKey.Value()); err != nil {
-			add("nkey", "is not the seed of a user: write one that begins with SU")
+			faults.Add("nkey", "is not the seed of a user: write one that begins with SU")
 		}
 	}
 	if !c.Credentials.IsZero() {
 		if _, err := nkeys.ParseDecoratedNKey([]byte(c.Credentials.Value())); err != nil {
-			add("credentials", "does not hold what a credentials file does: refer to the file by ${file:/path/user.creds}")
+			faults.Add("credentials", "does not hold what a credentials file does: refer to the file by ${file:/path/user.creds}")
 		}
 	}
 	return append(faults, c.TLS.Validate()...)

@@ -18,16 +18,16 @@ type TLS struct {
 
 // Validate finds what a single value cannot show. The faults' keys begin with tls,
 // which is what such settings are called. A nil TLS has none.
-func (t *TLS) Validate() []Fault {
-	var faults []Fault
+func (t *TLS) Validate() Faults {
+	var faults Faults
 	if t == nil {
 		return nil
 	}
 	if (t.Cert == "") != (t.Key == "") {
-		faults = append(faults, Fault{Key: "tls", Msg: "has one of cert and key: give both, or neither"})
+		faults.Add("tls", "has one of cert and key: give both, or neither")
 	}
 	if t.Insecure && t.CA != "" {
-		faults = append(faults, Fault{Key: "tls.insecure", Msg: "makes ca useless: leave out one of them"})
+		faults.Add("tls.insecure", "makes ca useless: leave out one of them")
 	}
 	return faults
 }

@@ -2,6 +2,7 @@ package value_test
 
 import (
 	"encoding"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,4 +204,22 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q prints as %q, which reads as %q, %v", s, got, text.Value(), err)
 		}
 	})
+}
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	var none, faults value.Faults
+	if err := none.Under("k").Err(); err != nil {
+		t.Error(err)
+	}
+	faults.Add("size", "must be at most %d", 3)
+	faults.Add("", "is empty")
+	got := faults.Under("limits")
+	want := value.Faults{{Key: "limits.size", Msg: "must be at most 3"}, {Key: "limits", Msg: "is empty"}}
+	if !slices.Equal(got, want) || got.Err().Error() != "limits.size must be at most 3" {
+		t.Errorf("%v, %v", got, got.Err())
+	}
+	if faults[0].Key != "size" {
+		t.Errorf("the faults themselves were changed: %v", faults)
+	}
 }

@@ -93,10 +93,7 @@ func newSubscription(doc api.Subscription) (*subscription, error) {
 	if err := s.configure(); err != nil {
 		return nil, err
 	}
-	faults := s.options.Validate()
-	for _, f := range s.opener.Validate() {
-		faults = append(faults, value.Fault{Key: "sink." + f.Key, Msg: f.Msg})
-	}
+	faults := append(s.options.Validate(), s.opener.Validate().Under("sink")...)
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("%s: %s", faults[0].Key, faults[0].Msg)
 	}
