@@ -244,12 +244,17 @@ func (w *world) operate(t *testing.T, d *dispatch.Dispatcher) {
 // the end every acknowledged event has arrived or is a dead letter.
 func TestNothingIsLostWhereverItCrashes(t *testing.T) {
 	t.Parallel()
+	histories(t, seeds(), history)
+}
+
+// histories runs n histories beside each other, and says where they crashed.
+func histories(t *testing.T, n int, run func(t *testing.T, seed uint64, seen *crashPoints)) {
 	seen := newCrashPoints()
-	t.Cleanup(func() { t.Logf("%d histories, %d crashes at %d kinds of points", seeds(), seen.total, len(seen.at)) })
-	for seed := range seeds() {
+	t.Cleanup(func() { t.Logf("%d histories, %d crashes at %d kinds of points", n, seen.total, len(seen.at)) })
+	for seed := range n {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { history(t, uint64(seed), seen) })
+			synctest.Test(t, func(t *testing.T) { run(t, uint64(seed), seen) })
 		})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/bus"
@@ -204,15 +203,7 @@ func (w *leasing) life(t *testing.T, store *memlog.Log, life int) {
 // fetched, leased, replied to and reported.
 func TestNothingIsLostWithLeases(t *testing.T) {
 	t.Parallel()
-	seen := newCrashPoints()
-	n := max(seeds()/3, 1)
-	t.Cleanup(func() { t.Logf("%d histories, %d crashes at %d kinds of points", n, seen.total, len(seen.at)) })
-	for seed := range n {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { leasingHistory(t, uint64(seed), seen) })
-		})
-	}
+	histories(t, max(seeds()/3, 1), leasingHistory)
 }
 
 func leasingHistory(t *testing.T, seed uint64, seen *crashPoints) {

@@ -210,20 +210,10 @@ func TestCheckNamesDamage(t *testing.T) {
 			remove(t, streamFiles(t, dir, bus.Events, "msgs/index.db")[0])
 		}, "EVENTS 5-9: cut: the stream went up to 9 and ends at 4"},
 		"a block that is cut off": {func(t *testing.T, dir string) {
-			path := streamFiles(t, dir, bus.Events, "msgs/*.blk")[0]
-			st, err := os.Stat(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			truncate(t, path, st.Size()-10)
+			cutEnd(t, streamFiles(t, dir, bus.Events, "msgs/*.blk")[0])
 		}, "EVENTS 9: missing: the packs are not there"},
 		"a block of the backlog that is cut off": {func(t *testing.T, dir string) {
-			path := streamFiles(t, dir, bus.Backlog, "msgs/*.blk")[0]
-			st, err := os.Stat(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			truncate(t, path, st.Size()-10)
+			cutEnd(t, streamFiles(t, dir, bus.Backlog, "msgs/*.blk")[0])
 		}, "BACKLOG: missing: it held 9 packs when it was closed and holds 8"},
 		"a state that is damaged": {func(t *testing.T, dir string) {
 			path := streamFiles(t, dir, "STATE", "msgs/*.blk")[0]
@@ -262,4 +252,14 @@ func TestCheckNamesDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// cutEnd takes the last bytes off a file.
+func cutEnd(t *testing.T, path string) {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	truncate(t, path, st.Size()-10)
 }

@@ -179,18 +179,7 @@ func TestProcessTermUnderLoad(t *testing.T) {
 // wrong certificates beside them, and looks at a healthy sink.
 func TestProcessRogueSinks(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	sent := map[string]time.Time{}
-	var ages []time.Duration
-	healthy := newFunction(t, nil)
-	healthy.set(func(w http.ResponseWriter, r *http.Request) {
-		id := r.Header.Get("ce-id")
-		mu.Lock()
-		ages = append(ages, time.Since(sent[id]))
-		mu.Unlock()
-		healthy.took(id)
-		w.WriteHeader(http.StatusNoContent)
-	})
+	healthy := newTimed(t)
 	sections, names := "sinks:\n"+sinkYAML("healthy", healthy.URL, ""), []string{"healthy"}
 	add := func(url string) {
 		name := fmt.Sprint("rogue", len(names))
@@ -214,27 +203,10 @@ func TestProcessRogueSinks(t *testing.T) {
 	p.start()
 	const rate = 100
 	events := rate * scale(3, 20)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}
-	ticker := time.NewTicker(time.Second / rate)
-	defer ticker.Stop()
-	var wg sync.WaitGroup
-	for i := range events {
-		<-ticker.C
-		wg.Go(func() {
-			id := strconv.Itoa(i)
-			mu.Lock()
-			sent[id] = time.Now()
-			mu.Unlock()
-			if ok, code := p.publish(client, id, 500); !ok {
-				t.Errorf("publish answered %d", code)
-			}
-		})
-	}
-	wg.Wait()
+	healthy.publish(p, rate, events)
 	p.until(20*time.Second, "the healthy sink has everything", func() bool { return healthy.distinct() == events })
-	mu.Lock()
+	ages := healthy.waited()
 	p99, p50 := at(ages, 99), at(ages, 50)
-	mu.Unlock()
 	if limit := time.Duration(scale(2000, 500)) * time.Millisecond; p99 > limit {
 		t.Errorf("p99 of the healthy sink is %v, more than %v", p99, limit)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -216,4 +217,31 @@ func (p *program) logged() (n int) {
 		}
 		from = page.Next
 	}
+}
+
+// refused waits until the program says that Kafka does not take its login.
+func (p *program) refused(mechanism string) {
+	p.t.Helper()
+	p.until(30*time.Second, mechanism+" is refused", func() bool { return strings.Contains(p.log.String(), "check user and password (sasl)") })
+	line := p.log.String()
+	p.t.Logf("%s: %.200s", mechanism, line[strings.Index(line, "the broker refused"):])
+}
+
+// keepsSecret checks that the program has not written down the password.
+func (p *program) keepsSecret() {
+	p.t.Helper()
+	if strings.Contains(p.log.String(), kafkaPassword) {
+		p.t.Error("the password is in the log")
+	}
+}
+
+// installed is the path of a program that go installs: what the variable names, or what
+// is in PATH.
+func installed(t *testing.T, program, variable, module string) string {
+	t.Helper()
+	path, err := exec.LookPath(cmp.Or(os.Getenv(variable), program))
+	if err != nil {
+		missing(t, fmt.Sprintf("there is no %s in PATH or %s: go install %s", program, variable, module))
+	}
+	return path
 }

@@ -28,16 +28,12 @@ func kills() int {
 	return scale(3, 20)
 }
 
-// TestProcessKill kills the program at random moments under load. Every event
-// that was acknowledged is at the function in the end.
-func TestProcessKill(t *testing.T) {
-	t.Parallel()
-	f := newFunction(t, nil)
-	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, "")+fmt.Sprintf(everythingTo, "f"))
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 10 * time.Second}
+// killUnderLoad starts the program and kills it in the middle of many publishers, that
+// many times, and returns the ids of the events that it acknowledged.
+func (p *program) killUnderLoad(client *http.Client, rounds, size int) map[string]bool {
+	p.t.Helper()
 	var mu sync.Mutex
 	acked := map[string]bool{}
-	rounds := kills()
 	for round := range rounds {
 		p.start()
 		var stop atomic.Bool
@@ -46,7 +42,7 @@ func TestProcessKill(t *testing.T) {
 			load.Go(func() {
 				for i := 0; !stop.Load(); i++ {
 					id := fmt.Sprintf("r%d.w%d.%d", round, w, i)
-					if ok, _ := p.publish(client, id, 200); ok {
+					if ok, _ := p.publish(client, id, size); ok {
 						mu.Lock()
 						acked[id] = true
 						mu.Unlock()
@@ -60,6 +56,18 @@ func TestProcessKill(t *testing.T) {
 		load.Wait()
 		client.CloseIdleConnections()
 	}
+	return acked
+}
+
+// TestProcessKill kills the program at random moments under load. Every event
+// that was acknowledged is at the function in the end.
+func TestProcessKill(t *testing.T) {
+	t.Parallel()
+	f := newFunction(t, nil)
+	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, "")+fmt.Sprintf(everythingTo, "f"))
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 10 * time.Second}
+	rounds := kills()
+	acked := p.killUnderLoad(client, rounds, 200)
 	p.start()
 	p.settled(60 * time.Second)
 	f.mu.Lock()

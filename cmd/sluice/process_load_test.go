@@ -15,23 +15,65 @@ import (
 	"time"
 )
 
+// timed is a function that knows how long events took to reach it.
+type timed struct {
+	*function
+	mu   sync.Mutex
+	sent map[string]time.Time
+	ages []time.Duration
+}
+
+func newTimed(t *testing.T) *timed {
+	f := &timed{function: newFunction(t, nil), sent: map[string]time.Time{}}
+	f.set(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("ce-id")
+		f.mu.Lock()
+		f.ages = append(f.ages, time.Since(f.sent[id]))
+		f.mu.Unlock()
+		f.took(id)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return f
+}
+
+// publish sends n events at a steady rate, in a second, and returns how long each
+// answer took.
+func (f *timed) publish(p *program, rate, n int) (acks []time.Duration) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}
+	ticker := time.NewTicker(time.Second / time.Duration(rate))
+	defer ticker.Stop()
+	var wg sync.WaitGroup
+	for i := range n {
+		<-ticker.C
+		wg.Go(func() {
+			id, start := strconv.Itoa(i), time.Now()
+			f.mu.Lock()
+			f.sent[id] = start
+			f.mu.Unlock()
+			if ok, code := p.publish(client, id, 500); !ok {
+				p.t.Errorf("publish answered %d", code)
+			}
+			f.mu.Lock()
+			acks = append(acks, time.Since(start))
+			f.mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return acks
+}
+
+// waited are the times from sending to the function.
+func (f *timed) waited() []time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.ages)
+}
+
 // TestProcessIsolation publishes at a steady rate to a sink that hangs for 5 s on
 // every event and to one that does not. The second does not notice the first.
 func TestProcessIsolation(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	sent := map[string]time.Time{}
-	var ages []time.Duration
-	fast := newFunction(t, nil)
-	fast.set(func(w http.ResponseWriter, r *http.Request) {
-		id := r.Header.Get("ce-id")
-		mu.Lock()
-		ages = append(ages, time.Since(sent[id]))
-		mu.Unlock()
-		fast.took(id)
-		w.WriteHeader(http.StatusNoContent)
-	})
-	slow := newFunction(t, nil)
+	fast, slow := newTimed(t), newFunction(t, nil)
 	slow.set(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(5 * time.Second):
@@ -42,31 +84,9 @@ func TestProcessIsolation(t *testing.T) {
 	p.start()
 	const rate = 400
 	seconds := scale(2, 20)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}
-	var acks []time.Duration
-	ticker := time.NewTicker(time.Second / rate)
-	defer ticker.Stop()
-	var wg sync.WaitGroup
-	for i := range rate * seconds {
-		<-ticker.C
-		wg.Go(func() {
-			id := strconv.Itoa(i)
-			start := time.Now()
-			mu.Lock()
-			sent[id] = start
-			mu.Unlock()
-			if ok, code := p.publish(client, id, 500); !ok {
-				t.Errorf("publish answered %d", code)
-			}
-			mu.Lock()
-			acks = append(acks, time.Since(start))
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
+	acks := fast.publish(p, rate, rate*seconds)
 	p.until(20*time.Second, "the fast sink has everything", func() bool { return fast.distinct() == rate*seconds })
-	mu.Lock()
-	defer mu.Unlock()
+	ages := fast.waited()
 	t.Logf("%d events/s for %d s beside a sink that hangs: publish p50 %v p99 %v, delivery to the other p50 %v p99 %v, memory %d MB",
 		rate, seconds, at(acks, 50), at(acks, 99), at(ages, 50), at(ages, 99), p.memory()>>20)
 	// At full length this test has the machine for itself.

@@ -3,12 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,31 +19,8 @@ func TestProcessFileSink(t *testing.T) {
 	dir := t.TempDir()
 	p := newProgram(t, t.TempDir(), "", fmt.Sprintf("sinks:\n  out: {file: {path: %q, rotate: {size: 100KiB}}}\n", filepath.Join(dir, "out.ndjson"))+fmt.Sprintf(everythingTo, "out"))
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: 10 * time.Second}
-	var mu sync.Mutex
-	acked := map[string]bool{}
 	rounds := scale(3, 20)
-	for round := range rounds {
-		p.start()
-		var stop atomic.Bool
-		var load sync.WaitGroup
-		for w := range 16 {
-			load.Go(func() {
-				for i := 0; !stop.Load(); i++ {
-					id := fmt.Sprintf("r%d.w%d.%d", round, w, i)
-					if ok, _ := p.publish(client, id, 300); ok {
-						mu.Lock()
-						acked[id] = true
-						mu.Unlock()
-					}
-				}
-			})
-		}
-		<-time.After(time.Duration(50+rand.IntN(400)) * time.Millisecond)
-		p.kill()
-		stop.Store(true)
-		load.Wait()
-		client.CloseIdleConnections()
-	}
+	acked := p.killUnderLoad(client, rounds, 300)
 	p.start()
 	if ok, code := p.publish(client, "last", 10); !ok { // whose line mends what a kill has left
 		t.Fatalf("publish answered %d", code)

@@ -241,15 +241,10 @@ func TestProcessKafkaLogin(t *testing.T) {
 			if password == kafkaPassword {
 				p.until(30*time.Second, mechanism+" logs in", func() bool { return f.deliveries() == before+60 })
 			} else {
-				p.until(30*time.Second, mechanism+" is refused", func() bool { return strings.Contains(p.log.String(), "check user and password") })
-				line := p.log.String()
-				line = line[strings.Index(line, "the broker refused"):]
-				t.Logf("%s: %.200s", mechanism, line)
+				p.refused(mechanism)
 			}
 			p.stop()
-			if strings.Contains(p.log.String(), kafkaPassword) {
-				t.Error("the password is in the log")
-			}
+			p.keepsSecret()
 		}
 	}
 }

@@ -40,14 +40,7 @@ func newNATSServer(t *testing.T) *natsServer {
 	if !full() {
 		t.Skip("set SLUICE_INTEGRATION=1 to run against a real nats-server")
 	}
-	bin := os.Getenv("SLUICE_NATS_SERVER")
-	if bin == "" {
-		bin = "nats-server"
-	}
-	bin, err := exec.LookPath(bin)
-	if err != nil {
-		missing(t, "there is no nats-server in PATH or SLUICE_NATS_SERVER: go install github.com/nats-io/nats-server/v2@v2.15.2")
-	}
+	bin := installed(t, "nats-server", "SLUICE_NATS_SERVER", "github.com/nats-io/nats-server/v2@v2.15.2")
 	s := &natsServer{t: t, bin: bin, dir: t.TempDir(), port: freePort(t), log: &lockedBuffer{}}
 	conf := fmt.Sprintf("listen: 127.0.0.1:%d\njetstream: {store_dir: %q}\nauthorization: {user: %s, password: %s}\n",
 		s.port, filepath.Join(s.dir, "js"), natsUser, natsPassword)

@@ -38,14 +38,7 @@ func newGateway(t *testing.T, webhook string) *gateway {
 	if !full() {
 		t.Skip("set SLUICE_INTEGRATION=1 to run against a real versitygw")
 	}
-	binary := os.Getenv("SLUICE_VERSITYGW")
-	if binary == "" {
-		binary = "versitygw"
-	}
-	binary, err := exec.LookPath(binary)
-	if err != nil {
-		missing(t, "versitygw is missing: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0, and name it in SLUICE_VERSITYGW")
-	}
+	binary := installed(t, "versitygw", "SLUICE_VERSITYGW", "github.com/versity/versitygw/cmd/versitygw@v1.8.0")
 	dir := filepath.Join(t.TempDir(), "data")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
