@@ -350,6 +350,21 @@ func (e Event) With(set ...Attr) (Event, error) {
 	return NewEvent(attrs, e.data)
 }
 
+// WithData returns a copy of the event with other data of that media type. It keeps
+// data. A dataschema goes: it is that of the data before.
+func (e Event) WithData(contentType string, data []byte) (Event, error) {
+	attrs := make([]Attr, 0, len(e.attrs)+1)
+	for _, a := range e.attrs {
+		if a.Name != "datacontenttype" && a.Name != "dataschema" {
+			attrs = append(attrs, a)
+		}
+	}
+	if contentType != "" {
+		attrs = append(attrs, Attr{Name: "datacontenttype", Value: contentType})
+	}
+	return NewEvent(attrs, data)
+}
+
 // Size is about how many bytes the event takes in the log and in memory.
 func (e Event) Size() int {
 	n := len(e.data) + 16

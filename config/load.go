@@ -257,19 +257,21 @@ func (l *loader) finish(path string) (*Config, error) {
 	return l.config, nil
 }
 
-// checkTransforms reports transforms that change nothing.
+// checkTransforms reports what a transform does to a request on the way to a queue.
 func (l *loader) checkTransforms() {
 	kinds := map[string]string{}
 	for _, s := range l.config.Sinks {
 		kinds[s.Name] = s.Kind
 	}
 	for _, r := range l.config.Rules {
-		if r.transform == nil {
+		if r.transform == nil || !r.transform.Requests() {
 			continue
 		}
 		for _, to := range r.To {
 			if kinds[to] == "queue" {
-				l.report.warnf(r.Pos, "rules."+r.Name+".transform", "is not applied for %s: a queue gives out the event itself", quote(to))
+				at := "rules." + r.Name + ".transform.http"
+				l.report.errorf(l.placeOf(at), at, "makes a request, and %s is a queue, which gives out messages: write input or template alone, or a second rule for %s",
+					quote(to), quote(to))
 			}
 		}
 	}

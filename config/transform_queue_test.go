@@ -9,19 +9,30 @@ import (
 	"sluice/sources"
 )
 
-// A queue gives out the event itself: a transform on the way there is told.
-func TestTransformToQueueWarns(t *testing.T) {
+// A queue gives out what a transform makes of an event. What it does to a request is a
+// fault there, and only there.
+func TestTransformToQueue(t *testing.T) {
 	t.Parallel()
 	opts := config.Options{Sinks: sinks.Kinds(), Sources: sources.Kinds()}
-	cfg, err := config.Parse("a.yaml", []byte(`
+	for _, c := range []struct{ to, transform, fault string }{
+		{"[jobs, out]", "{input: {a: 1}}", ""},
+		{"[jobs, out]", `{paths: {a: $.id}, template: "<a>"}`, ""},
+		{"[out]", "{http: {path: /x}}", ""},
+		{"[out, jobs]", "{input: 1, http: {path: /x}}", `a.yaml:4:74: rules.all.transform.http: makes a request, and "jobs" is a queue`},
+		{"[jobs]", "{http: {query: {a: b}}}", "rules.all.transform.http: makes a request"},
+		{"[jobs]", "{http: {headers: {A: b}}}", "rules.all.transform.http: makes a request"},
+	} {
+		cfg, err := config.Parse("a.yaml", []byte(`
 sinks: {jobs: {queue: {}}, out: {stdout: {}}}
 rules:
-  all: {match: {type: [x]}, to: [jobs, out], transform: {input: {a: 1}}}
+  all: {match: {type: [x]}, to: `+c.to+`, transform: `+c.transform+`}
+  other: {match: {type: [y]}, to: [out, jobs]}
 `), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := cfg.Warnings.Error(); len(cfg.Warnings) != 1 || !strings.Contains(text, `rules.all.transform: warning: is not applied for "jobs"`) {
-		t.Errorf("warnings: %s", text)
+		switch {
+		case c.fault == "" && (err != nil || len(cfg.Warnings) > 0):
+			t.Errorf("%s: %v", c.transform, err)
+		case c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)):
+			t.Errorf("%s: %v, want %s", c.transform, err, c.fault)
+		}
 	}
 }

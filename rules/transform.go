@@ -243,6 +243,9 @@ func (p *transformParser) table(field string, texts map[string]string, check fun
 	return table
 }
 
+// Requests tells whether the transform has parts that only an HTTP request has.
+func (t *Transform) Requests() bool { return t.path != nil || t.query != nil || t.headers != nil }
+
 // Apply makes of an event what is sent in its place. An error is about what the
 // event holds: trying again with the same event and transform is in vain.
 func (t *Transform) Apply(in TransformInput) (out Transformed, err error) {

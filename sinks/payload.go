@@ -9,8 +9,8 @@ import (
 // Payload is what the transform of a rule made of an event, to be sent in its
 // place. The http sink sends the body with the event's attributes as ce-* headers,
 // whatever its mode: it is the data of the same CloudEvent, but for a dataschema,
-// which it does not follow. It is never part of a batch. A sink that cannot send a
-// path, a query or headers leaves those out.
+// which it does not follow. It is never part of a batch. A queue gives it out in the
+// same manner. A sink that cannot send a path, a query or headers leaves those out.
 type Payload struct {
 	Body        []byte // nil: the event's own data
 	ContentType string // of Body

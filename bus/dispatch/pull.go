@@ -28,7 +28,8 @@ type Message struct {
 	Receives int    // how often it was received, this time included
 	Rule     string
 	Accepted time.Time
-	Event    bus.Event
+	Event    bus.Event // as the transform of the rule has made it
+	Unshaped error     // of Peek: why that has no result, and Event is as it came; a receive makes it a dead letter
 }
 
 // MaxReceive is how many messages one call gets at most.
@@ -75,13 +76,15 @@ func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibi
 		if taken.conf == nil {
 			return nil, fmt.Errorf("queue %q: %w", queue, bus.ErrNotFound)
 		}
+		some := taken.some()
+		l.shape(&taken)
 		messages := l.hand(taken, visibility)
 		l.release(taken.conf)
 		if len(messages) > 0 {
 			return messages, nil
 		}
-		if taken.some() {
-			continue // they were not to be seen now
+		if some {
+			continue // they were not to be seen now, or at all
 		}
 		select {
 		case <-l.arrived:
@@ -101,6 +104,7 @@ func (d *Dispatcher) Receive(ctx context.Context, queue string, most int, visibi
 type fetched struct {
 	conf    *laneConf
 	ready   []*delivery
+	events  []bus.Event     // what ready is given out as; see shape
 	expired []*delivery     // their lease ran out
 	delayed []*delivery     // not to be seen yet
 	after   []time.Duration // when each of those is
@@ -133,6 +137,23 @@ func (l *lane) fetch(most int) (f fetched) {
 	}
 	l.dispatch(now) // there may be more, for somebody else
 	return f
+}
+
+// shape makes of what is ready what the transforms of the rules say. What they have
+// no result for is a dead letter.
+func (l *lane) shape(f *fetched) {
+	var over sync.WaitGroup
+	kept := f.ready[:0]
+	for _, dv := range f.ready {
+		e, err := l.d.message(dv)
+		if err != nil {
+			over.Go(func() { l.judge(f.conf, dv, time.Now(), 0, err, false) })
+			continue
+		}
+		kept, f.events = append(kept, dv), append(f.events, e)
+	}
+	f.ready = kept
+	over.Wait()
 }
 
 // unseen is how long a delivery is not to be seen yet.
@@ -175,7 +196,7 @@ func (l *lane) hand(f fetched, visibility time.Duration) []Message {
 	for i, dv := range f.ready {
 		if n := dv.tried() + 1; waits[i].kept {
 			messages = append(messages, Message{
-				ID: dv.id, Receipt: l.d.receipt(dv.id, n), Receives: n, Rule: dv.rule, Accepted: dv.accepted, Event: dv.event,
+				ID: dv.id, Receipt: l.d.receipt(dv.id, n), Receives: n, Rule: dv.rule, Accepted: dv.accepted, Event: f.events[i],
 			})
 		}
 	}
@@ -200,15 +221,25 @@ func (d *Dispatcher) Peek(queue string, most int) ([]Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	waiting, messages := l.first(most)
+	for i, dv := range waiting {
+		messages[i].Event, messages[i].Unshaped = d.message(dv)
+	}
+	return messages, nil
+}
+
+// first are up to most deliveries that are ready, and messages of them without their
+// events: those are made without the lock.
+func (l *lane) first(most int) (waiting []*delivery, messages []Message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var messages []Message
 	l.queue.ready.each(func(dv *delivery) bool {
-		messages = append(messages, Message{ID: dv.id, Receives: dv.tried(), Rule: dv.rule, Accepted: dv.accepted, Event: dv.event})
+		waiting = append(waiting, dv)
+		messages = append(messages, Message{ID: dv.id, Receives: dv.tried(), Rule: dv.rule, Accepted: dv.accepted})
 		return len(messages) < most
 	})
 	l.nudgeFeed()
-	return messages, nil
+	return waiting, messages
 }
 
 // receipt names one receive of a delivery.

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"slices"
 
+	"sluice/bus"
 	"sluice/rules"
 	"sluice/sinks"
 )
 
-// A transform is applied at each attempt, with the rule as it is then: so a
-// mended transform reaches what waits for a retry, and dead letters once they are
-// redriven. What is stored is always the event itself.
+// A transform is applied at each attempt, or receive of a queue's message, with the
+// rule as it is then: so a mended transform reaches what waits for a retry, and dead
+// letters once they are redriven. What is stored is always the event itself.
 
 // shapeError is why a transform has no result. Another attempt with the same event
 // and rule would not have one either.
@@ -64,4 +65,18 @@ func (d *Dispatcher) shape(dv *delivery) (*sinks.Payload, error) {
 	return &sinks.Payload{
 		Body: out.Body, ContentType: out.ContentType, Path: out.Path, Query: out.Query, Header: out.Header,
 	}, nil
+}
+
+// message is the delivery's event as a consumer of a queue gets it: what the rule
+// makes of it is the data of the same CloudEvent. An error is a *shapeError.
+func (d *Dispatcher) message(dv *delivery) (bus.Event, error) {
+	p, err := d.shape(dv)
+	if err != nil || p == nil || p.Body == nil {
+		return dv.event, err
+	}
+	e, err := dv.event.WithData(p.ContentType, p.Body)
+	if err != nil {
+		return dv.event, &shapeError{fmt.Errorf("transform of rule %q: %w", dv.rule, err)}
+	}
+	return e, nil
 }

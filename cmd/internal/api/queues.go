@@ -21,12 +21,16 @@ type message struct {
 	Rule     string          `json:"rule"`
 	Accepted time.Time       `json:"accepted"`
 	Event    json.RawMessage `json:"event"`
+	Error    string          `json:"error,omitempty"` // of peeking: why the rule's transform has no result
 }
 
 func showMessages(all []dispatch.Message) map[string]any {
 	shown := make([]message, len(all))
 	for i, m := range all {
-		shown[i] = message{m.ID, m.Receipt, m.Receives, m.Rule, m.Accepted, eventJSON(m.Event)}
+		shown[i] = message{ID: m.ID, Receipt: m.Receipt, Receives: m.Receives, Rule: m.Rule, Accepted: m.Accepted, Event: eventJSON(m.Event)}
+		if m.Unshaped != nil {
+			shown[i].Error = m.Unshaped.Error() + ": a receive makes it a dead letter"
+		}
 	}
 	return map[string]any{"messages": shown}
 }

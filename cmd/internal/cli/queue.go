@@ -63,6 +63,7 @@ type messageDoc struct {
 	Rule     string          `json:"rule"`
 	Accepted time.Time       `json:"accepted"`
 	Event    json.RawMessage `json:"event"`
+	Error    string          `json:"error,omitempty"`
 }
 
 func newQueueReceiveCommand(e *env) *cobra.Command {
