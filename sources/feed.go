@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"sluice/bus"
+	"sluice/config/value"
 )
 
 // feed publishes for a source that pulls from its upstream. While the bus does not
@@ -92,4 +94,21 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// sampleFaults is what is wrong with the settings of plain input: with the media type
+// of its data, or with an attribute, as an event that was made with them tells.
+func sampleFaults(contentType string, sample error) (faults value.Faults) {
+	if contentType != "" && !strings.Contains(contentType, "/") {
+		faults.Add("content_type", "%q is not a media type: write one such as application/json", contentType)
+	}
+	var attr *bus.AttributeError
+	if errors.As(sample, &attr) {
+		key := attr.Name
+		if key == "datacontenttype" {
+			key = "content_type"
+		}
+		faults.Add(key, "%s", attr.Msg)
+	}
+	return faults
 }

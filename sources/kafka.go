@@ -78,21 +78,9 @@ func (s *Kafka) Validate() value.Faults {
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
 		faults.Add("max_bytes", "is out of range: write 1KiB to 1GiB")
 	}
-	if s.ContentType != "" && !strings.Contains(s.ContentType, "/") {
-		faults.Add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
-	}
 	m := kafkaMapping{source: s.sourceOf("cluster"), typ: s.Type, contentType: s.ContentType}
-	if _, err := m.event(&kgo.Record{Topic: "topic", Value: []byte("{}")}); err != nil {
-		var attr *bus.AttributeError
-		if errors.As(err, &attr) {
-			key := attr.Name
-			if key == "datacontenttype" {
-				key = "content_type"
-			}
-			faults.Add(key, "%s", attr.Msg)
-		}
-	}
-	return faults
+	_, err := m.event(&kgo.Record{Topic: "topic", Value: []byte("{}")})
+	return append(faults, sampleFaults(s.ContentType, err)...)
 }
 
 // sourceOf is the source of plain events, without the topic.

@@ -2,7 +2,6 @@ package sources
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -81,21 +80,9 @@ func (s *NATS) Validate() value.Faults {
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
 		faults.Add("max_bytes", "is out of range: write 1KiB to 1GiB")
 	}
-	if s.ContentType != "" && !strings.Contains(s.ContentType, "/") {
-		faults.Add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
-	}
 	m := s.mapping("cluster")
-	if _, err := m.plain(&natsMessage{subject: "a", id: "1", data: []byte("{}"), where: "a"}, ""); err != nil {
-		var attr *bus.AttributeError
-		if errors.As(err, &attr) {
-			key := attr.Name
-			if key == "datacontenttype" {
-				key = "content_type"
-			}
-			faults.Add(key, "%s", attr.Msg)
-		}
-	}
-	return faults
+	_, err := m.plain(&natsMessage{subject: "a", id: "1", data: []byte("{}"), where: "a"}, "")
+	return append(faults, sampleFaults(s.ContentType, err)...)
 }
 
 func (j *NATSStream) validate() (faults value.Faults) {

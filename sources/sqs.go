@@ -2,7 +2,6 @@ package sources
 
 import (
 	"context"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -76,15 +75,12 @@ func (s *SQS) Validate() value.Faults {
 	if s.Unwrap != unwrapNone && s.Unwrap != unwrapSNS {
 		faults.Add("unwrap", "is %q: write %s or %s", s.Unwrap, unwrapNone, unwrapSNS)
 	}
-	if s.ContentType != "" && !strings.Contains(s.ContentType, "/") {
-		faults.Add("content_type", "%q is not a media type: write one such as application/json", s.ContentType)
-	}
 	for key, text := range map[string]string{"source": s.Source, "type": s.Type} {
 		if text != "" && !isText(text) || key == "type" && text == "" {
 			faults.Add(key, "is no %s of an event: write a text without control characters", key)
 		}
 	}
-	return faults
+	return append(faults, sampleFaults(s.ContentType, nil)...)
 }
 
 // Open is Settings.Open.
