@@ -27,3 +27,9 @@ func Guarded(log *slog.Logger, h http.HandlerFunc) http.Handler {
 	a := &api{Options: Options{Log: log}}
 	return a.guard(h)
 }
+
+// ProblemOf is the answer to an error.
+func ProblemOf(err error) (status int, header http.Header, detail string) {
+	p, _ := problemOf(err)
+	return p.Status, p.header, p.Detail
+}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"sluice/bus/dispatch"
 	"sluice/config/value"
 	"sluice/sinks"
 )
@@ -38,7 +37,7 @@ func (a *api) extendLease(w http.ResponseWriter, r *http.Request) error {
 	}
 	granted, err := a.Bus.ExtendLease(r.Context(), r.PathValue("id"), leaseToken(r), time.Duration(more))
 	if err != nil {
-		return leaseError(err)
+		return err
 	}
 	return writeJSON(w, http.StatusOK, map[string]any{"seconds": seconds(granted)})
 }
@@ -95,14 +94,7 @@ func (a *api) endLease(w http.ResponseWriter, r *http.Request, answer sinks.Answ
 	// Who asked may hang up: what has begun is ended.
 	err := a.Bus.EndLease(context.WithoutCancel(r.Context()), r.PathValue("id"), leaseToken(r), answer, failure)
 	if err != nil {
-		return leaseError(err)
+		return err
 	}
 	return writeJSON(w, http.StatusOK, map[string]bool{"ended": true})
-}
-
-func leaseError(err error) error {
-	if errors.Is(err, dispatch.ErrLease) {
-		return refuse(http.StatusUnauthorized, "%s: send the one that came with the delivery, as Sluice-Lease-Token", err)
-	}
-	return err
 }

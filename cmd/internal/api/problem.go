@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
 	"sluice/rules"
 )
 
@@ -49,16 +50,48 @@ func problemOf(err error) (p *problem, internal bool) {
 		return refuse(http.StatusBadRequest, "%s", pattern), false
 	case errors.As(err, &large):
 		return refuse(http.StatusRequestEntityTooLarge, "the request is larger than %d bytes", large.Limit), false
+	}
+	if p = eventProblem(err); p != nil {
+		return p, false
+	}
+	switch {
 	case errors.Is(err, bus.ErrNotFound):
 		return refuse(http.StatusNotFound, "%s", err), false
+	case errors.Is(err, dispatch.ErrLease):
+		return refuse(http.StatusUnauthorized, "%s: send the one that came with the delivery, as Sluice-Lease-Token", err), false
+	case errors.Is(err, dispatch.ErrReceipt):
+		return refuse(http.StatusBadRequest, "%s", err), false
+	case errors.Is(err, dispatch.ErrHeld):
+		return refuse(http.StatusConflict, "%s", err), false
 	case errors.Is(err, bus.ErrClosed):
 		return busy(http.StatusServiceUnavailable, 2, "the bus is shutting down: ask again in a moment"), false
+	case errors.Is(err, bus.ErrOverloaded):
+		return busy(http.StatusServiceUnavailable, 1, "the bus is overloaded: ask again in a moment"), false
 	case errors.Is(err, bus.ErrFull):
 		return busy(http.StatusInsufficientStorage, 30, "the store is full: ask again when space was made"), false
 	case errors.Is(err, bus.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return busy(http.StatusServiceUnavailable, 1, "the store does not answer: ask again in a moment"), true
 	}
 	return refuse(http.StatusInternalServerError, "something is wrong with the bus: its log says what"), true
+}
+
+// eventProblem is the answer to what is wrong with events that were sent; nil for any
+// other error.
+func eventProblem(err error) *problem {
+	var wrong *bus.AttributeError
+	var media *bus.MediaTypeError
+	var bad *bus.BadEvent
+	switch {
+	case errors.As(err, &media):
+		return refuse(http.StatusUnsupportedMediaType, "%s", err)
+	case errors.Is(err, bus.ErrTooMany):
+		return refuse(http.StatusRequestEntityTooLarge, "%s: send fewer at once", err)
+	case errors.Is(err, bus.ErrTooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "the event is %s: send a smaller one", bus.ErrTooLarge)
+	case errors.As(err, &wrong), errors.As(err, &bad):
+		return refuse(http.StatusBadRequest, "the event is not valid: %s", err)
+	}
+	return nil
 }
 
 // handler serves with a function that returns what went wrong.

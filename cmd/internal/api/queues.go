@@ -195,9 +195,6 @@ func (a *api) purgeQueue(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	n, err := a.Bus.Purge(r.Context(), r.PathValue("name"))
-	if errors.Is(err, dispatch.ErrHeld) {
-		return refuse(http.StatusConflict, "%s", err)
-	}
 	if err != nil {
 		return err
 	}

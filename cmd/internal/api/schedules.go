@@ -73,10 +73,6 @@ func (a *api) runSchedule(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, bus.ErrClosed):
 		return refuse(http.StatusConflict, "the source %s does not run: resume it, or look at GET /api/v1/sources/%s", name, name)
-	case errors.Is(err, bus.ErrTooLarge):
-		return refuse(http.StatusRequestEntityTooLarge, "the event of %s is %s", name, bus.ErrTooLarge)
-	case errors.Is(err, bus.ErrOverloaded):
-		return busy(http.StatusServiceUnavailable, 1, "the bus is overloaded: ask again in a moment")
 	case err != nil:
 		return err
 	}
