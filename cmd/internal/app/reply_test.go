@@ -58,7 +58,10 @@ rules:
 		return len(got) == 4 && got["s1"] == 1 && got["b1"] == 1 && got["b2"] == 1
 	})
 	var dead deadLetters
-	n.Get("/api/v1/dead-letters", &dead)
+	apptest.Eventually(t, "the broken answer is a dead letter", func() bool {
+		n.Get("/api/v1/dead-letters", &dead)
+		return len(dead.DeadLetters) > 0
+	})
 	if len(dead.DeadLetters) != 1 || dead.DeadLetters[0].Event.ID != "broken" || !strings.Contains(n.Logs.String(), "answered with an event that is not valid") {
 		t.Errorf("dead letters: %+v", dead)
 	}
