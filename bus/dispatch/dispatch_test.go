@@ -373,6 +373,35 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 	})
 }
 
+// A secret that rotates while the sink is down for long kills nothing that waits: a 401
+// has its three more attempts after any other failures, also over a restart.
+func TestLateAuthFailureIsRetried(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFar(always(sinks.Answered(503, nil)))
+		store := memlog.New(memlog.Options{})
+		table := func() dispatch.Table { return one(t, spec("s", f, nil)) }
+		d := start(t, store, table())
+		d.publish("e")
+		pass(time.Hour)
+		f.set(always(sinks.Answered(401, nil)))
+		before := f.attempts()
+		for range 30 {
+			if f.attempts() < before+2 {
+				pass(time.Minute)
+			}
+		}
+		d.stop()
+		d = start(t, store.Restart(), table())
+		defer d.stop()
+		pass(time.Hour)
+		letters := d.letters()
+		if n := f.attempts() - before; n != 4 || len(letters) != 1 || letters[0].Reason != "attempts_exhausted" {
+			t.Errorf("%d attempts with the wrong secret, dead letters %+v", n, letters)
+		}
+		d.settled()
+	})
+}
+
 func TestSlowSinkHoldsNobodyUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		slow := newFar(func(ctx context.Context, d sinks.Delivery) error {

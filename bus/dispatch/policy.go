@@ -168,9 +168,9 @@ func jitter(kind string, random func() float64) func(time.Duration) time.Duratio
 }
 
 // Next decides after attempt (1 is the first) of a delivery whose event was
-// accepted age ago has ended with err. after is how long to wait when the verdict
-// is Again.
-func (p Policy) Next(attempt int, age time.Duration, err error) (after time.Duration, verdict Verdict) {
+// accepted age ago has ended with err. past are the attempts before it, as far as
+// they are known. after is how long to wait when the verdict is Again.
+func (p Policy) Next(attempt int, past []Attempt, age time.Duration, err error) (after time.Duration, verdict Verdict) {
 	if err == nil {
 		return 0, Delivered
 	}
@@ -192,7 +192,7 @@ func (p Policy) Next(attempt int, age time.Duration, err error) (after time.Dura
 	if verdict != Again {
 		return 0, verdict
 	}
-	delay, ok := p.delay(attempt, e.Status)
+	delay, ok := p.delay(attempt, past, e.Status)
 	if !ok || p.MaxAttempts > 0 && attempt >= p.MaxAttempts {
 		return 0, AttemptsExhausted
 	}
@@ -233,13 +233,24 @@ func (p Policy) judge(attempt int, e *sinks.Error) Verdict {
 }
 
 // delay is how long to wait after a failed attempt, before jitter; not ok means
-// that there is no further attempt.
-func (p Policy) delay(attempt, status int) (d time.Duration, ok bool) {
-	if status == 401 || status == 403 {
-		if attempt > len(authDelays) {
+// that there is no further attempt. Each class counts its own failures: a secret
+// that rotates late in an outage finds all of its attempts, and what fails after
+// that all that are left of the others.
+func (p Policy) delay(attempt int, past []Attempt, status int) (d time.Duration, ok bool) {
+	if isAuth(status) {
+		inARow := 0
+		for inARow < len(past) && isAuth(past[len(past)-1-inARow].Status) {
+			inARow++
+		}
+		if inARow >= len(authDelays) {
 			return 0, false
 		}
-		return authDelays[attempt-1], true
+		return authDelays[inARow], true
+	}
+	for _, a := range past {
+		if isAuth(a.Status) {
+			attempt--
+		}
 	}
 	if p.Schedule != nil {
 		if attempt > len(p.Schedule) {
@@ -251,11 +262,14 @@ func (p Policy) delay(attempt, status int) (d time.Duration, ok bool) {
 	return time.Duration(min(grown, float64(p.Max))), true
 }
 
+// isAuth tells the statuses of the slow class.
+func isAuth(status int) bool { return status == 401 || status == 403 }
+
 // waited is the sum of the delays before an attempt, before jitter: how long the
 // sink has had to get ready.
 func (p Policy) waited(attempt int) (sum time.Duration) {
 	for n := 1; n < attempt && sum < p.Grace; n++ {
-		d, _ := p.delay(n, 0)
+		d, _ := p.delay(n, nil, 0)
 		sum += d
 	}
 	return sum

@@ -31,20 +31,20 @@ func TestVerdictTable(t *testing.T) {
 		{[]int{410}, Gone},
 	} {
 		for _, status := range c.statuses {
-			if _, got := policyOf(nil).Next(1, 0, sinks.Answered(status, nil)); got != c.want {
+			if _, got := policyOf(nil).Next(1, nil, 0, sinks.Answered(status, nil)); got != c.want {
 				t.Errorf("%d: %v, want %v", status, got, c.want)
 			}
 		}
 	}
 	for _, err := range []error{errors.New("reset"), context.DeadlineExceeded, fmt.Errorf("dial: %w", errors.New("refused"))} {
-		if _, got := policyOf(nil).Next(1, 0, err); got != Again {
+		if _, got := policyOf(nil).Next(1, nil, 0, err); got != Again {
 			t.Errorf("%v: %v, want %v", err, got, Again)
 		}
 	}
-	if _, got := policyOf(nil).Next(1, 0, fmt.Errorf("wrapped: %w", sinks.Permanent(errors.New("no")))); got != Rejected {
+	if _, got := policyOf(nil).Next(1, nil, 0, fmt.Errorf("wrapped: %w", sinks.Permanent(errors.New("no")))); got != Rejected {
 		t.Errorf("a wrapped permanent error: %v", got)
 	}
-	if _, got := policyOf(nil).Next(1, 0, nil); got != Delivered {
+	if _, got := policyOf(nil).Next(1, nil, 0, nil); got != Delivered {
 		t.Errorf("no error: %v", got)
 	}
 }
@@ -55,7 +55,7 @@ func TestVerdictsCanBeOverridden(t *testing.T) {
 		o.Verdicts = map[int]string{500: "permanent", 400: "retry", 409: "delivered", 410: "retry"}
 	})
 	for status, want := range map[int]Verdict{500: Rejected, 400: Again, 409: Delivered, 410: Again, 502: Again} {
-		if _, got := p.Next(1, 0, sinks.Answered(status, nil)); got != want {
+		if _, got := p.Next(1, nil, 0, sinks.Answered(status, nil)); got != want {
 			t.Errorf("%d: %v, want %v", status, got, want)
 		}
 	}
@@ -64,12 +64,18 @@ func TestVerdictsCanBeOverridden(t *testing.T) {
 // delays lists what Next answers attempt after attempt, until it gives up.
 func delays(p Policy, err error) (all []time.Duration, end Verdict) {
 	var age time.Duration
+	var past []Attempt
+	var answer *sinks.Error
+	errors.As(err, &answer)
 	for n := 1; n < 1000; n++ {
-		after, v := p.Next(n, age, err)
+		after, v := p.Next(n, past, age, err)
 		if v != Again {
 			return all, v
 		}
 		all = append(all, after)
+		if answer != nil {
+			past = append(past, Attempt{Status: answer.Status})
+		}
 		age += after
 	}
 	return all, Again
@@ -113,6 +119,38 @@ func TestDelays(t *testing.T) {
 	}
 }
 
+// A wrong secret has its three more attempts whenever it turns up, and takes none from
+// other failures.
+func TestAuthFailuresAreCountedByThemselves(t *testing.T) {
+	t.Parallel()
+	scheduled := func(o *Options) { o.Retry.Schedule = []value.Duration{seconds(1), seconds(2), seconds(3)} }
+	for _, c := range []struct {
+		name     string
+		change   func(*Options)
+		statuses []int
+		want     string
+	}{
+		{"late", nil, []int{503, 0, 503, 502, 401, 403, 401, 401}, "[1s 2s 4s 8s 10s 1m0s 5m0s attempts_exhausted]"},
+		{"twice", nil, []int{401, 401, 401, 503, 401, 401, 401, 401}, "[10s 1m0s 5m0s 1s 10s 1m0s 5m0s attempts_exhausted]"},
+		{"with a schedule", scheduled, []int{503, 503, 503, 401, 503}, "[1s 2s 3s 10s attempts_exhausted]"},
+		{"before a schedule", scheduled, []int{401, 401, 401, 503, 503, 503, 503}, "[10s 1m0s 5m0s 1s 2s 3s attempts_exhausted]"},
+		{"with max_attempts", func(o *Options) { o.Retry.MaxAttempts = 3 }, []int{503, 401, 401}, "[1s 10s attempts_exhausted]"},
+	} {
+		p, past, got := policyOf(c.change), []Attempt(nil), []any{}
+		for i, status := range c.statuses {
+			after, v := p.Next(i+1, past, 0, sinks.Answered(status, nil))
+			if past = append(past, Attempt{Status: status}); v == Again {
+				got = append(got, after)
+			} else {
+				got = append(got, v)
+			}
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("%s: %v, want %s", c.name, got, c.want)
+		}
+	}
+}
+
 func TestJitterStaysInItsBounds(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -125,7 +163,7 @@ func TestJitterStaysInItsBounds(t *testing.T) {
 		o := DefaultOptions()
 		o.Retry.Jitter = c.kind
 		p := NewPolicy(o, func() float64 { return c.random })
-		if got, _ := p.Next(1, 0, errors.New("x")); got != c.want {
+		if got, _ := p.Next(1, nil, 0, errors.New("x")); got != c.want {
 			t.Errorf("%s jitter of %v: %v, want %v", c.kind, c.random, got, c.want)
 		}
 	}
