@@ -256,8 +256,8 @@ func comparisonText(name, attr, value string) string {
 	if name == "exact" {
 		return "(EXISTS " + attr + " AND " + attr + " = '" + text + "')"
 	}
-	// LIKE would not do: that of the library takes a % in the event for the one in the
-	// pattern. The length is one of bytes, as the functions count.
+	// A text without wildcards needs no LIKE. The length is one of bytes, as the
+	// functions count.
 	side := map[string]string{"prefix": "LEFT", "suffix": "RIGHT"}[name]
 	return fmt.Sprintf("(EXISTS %s AND %s(%s, %d) = '%s')", attr, side, attr, len(value), text)
 }

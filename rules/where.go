@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	cesql "github.com/cloudevents/sdk-go/sql/v2"
-	sqlparser "github.com/cloudevents/sdk-go/sql/v2/parser"
 	"github.com/cloudevents/sdk-go/sql/v2/utils"
 	"github.com/cloudevents/sdk-go/v2/event"
 )
@@ -37,20 +36,15 @@ func (e *WhereError) Error() string { return fmt.Sprintf("at byte %d: %s", e.Off
 // of a function that does not exist is an error here and not only when an event
 // comes to it.
 func ParseWhere(text string) (*Where, error) {
-	if err := checkWhere(text); err != nil {
+	tree, err := checkWhere(text)
+	if err != nil {
 		return nil, err
 	}
-	expr, err := parseWhere(text)
+	expr, err := buildWhere(tree)
 	if err != nil {
 		return nil, &WhereError{Msg: err.Error()}
 	}
 	return &Where{text: text, expr: expr}, nil
-}
-
-// parseWhere parses what checkWhere has found nothing wrong with.
-func parseWhere(text string) (expr cesql.Expression, err error) {
-	defer recovered(&err)
-	return sqlparser.Parse(text)
 }
 
 // recovered makes an error of a panic in the library. What an expression makes it

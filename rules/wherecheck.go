@@ -11,33 +11,35 @@ import (
 	"github.com/cloudevents/sdk-go/sql/v2/runtime"
 )
 
-// checkWhere finds what the library's own parser does not tell well: it says
-// nothing about places, prints characters that it does not know to standard
-// error and goes on without them, and panics on some faults.
-func checkWhere(text string) error {
+// checkWhere gives the syntax tree of an expression, or what is wrong with it and
+// where. The library's own parser does not tell that well: it says nothing about
+// places, prints characters that it does not know to standard error and goes on
+// without them, and panics on some faults.
+func checkWhere(text string) (antlr.Tree, error) {
 	switch {
 	case strings.TrimSpace(text) == "":
-		return &WhereError{Msg: "is empty: write an expression such as subject LIKE 'a%', or leave where out"}
+		return nil, &WhereError{Msg: "is empty: write an expression such as subject LIKE 'a%', or leave where out"}
 	case len(text) > maxWhereBytes:
-		return &WhereError{maxWhereBytes, fmt.Sprintf("has %d bytes: %d are the most", len(text), maxWhereBytes)}
+		return nil, &WhereError{maxWhereBytes, fmt.Sprintf("has %d bytes: %d are the most", len(text), maxWhereBytes)}
 	case !utf8.ValidString(text):
-		return &WhereError{Msg: "is not valid UTF-8"}
+		return nil, &WhereError{Msg: "is not valid UTF-8"}
 	}
 	faults := &whereFaults{text: text}
 	tokens := faults.tokens()
 	if faults.first == nil {
 		faults.limits(tokens)
 	}
+	var tree antlr.Tree
 	if faults.first == nil {
-		faults.syntax()
+		tree = faults.syntax()
 	}
 	if faults.first == nil {
 		faults.functions(tokens)
 	}
 	if faults.first != nil {
-		return faults.first
+		return nil, faults.first
 	}
-	return nil
+	return tree, nil
 }
 
 // whereFaults keeps the first fault of an expression; the others mostly follow
@@ -138,18 +140,19 @@ func (f *whereFaults) limits(tokens []antlr.Token) {
 	}
 }
 
-func (f *whereFaults) syntax() {
+func (f *whereFaults) syntax() (tree antlr.Tree) {
 	p := gen.NewCESQLParserParser(antlr.NewCommonTokenStream(f.lexer(), antlr.TokenDefaultChannel))
 	p.RemoveErrorListeners()
 	p.AddErrorListener(f)
 	var err error
 	func() {
 		defer recovered(&err)
-		p.Cesql()
+		tree = p.Cesql()
 	}()
 	if err != nil {
 		f.add(0, "%s", err)
 	}
+	return tree
 }
 
 // functions finds calls of what is no function, or not with so many arguments.
