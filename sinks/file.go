@@ -66,11 +66,10 @@ func (s *File) Validate() value.Faults {
 // Open is Settings.Open. The file is opened by the first delivery, and again when
 // somebody has moved it away.
 func (s *File) Open(_ context.Context, env Env) (Sink, error) {
-	log := env.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	if err := env.unguarded("file"); err != nil {
+		return nil, err
 	}
-	sink := &fileSink{settings: s, log: log, fsync: s.fsync, now: time.Now}
+	sink := &fileSink{settings: s, log: env.logger(), fsync: s.fsync, now: time.Now}
 	switch {
 	case s.Sync == syncNever:
 		sink.fsync = func(*os.File) error { return nil }

@@ -154,3 +154,42 @@ func fakeDNS(t *testing.T, address func(name string) netip.Addr) *net.Resolver {
 		return near, nil
 	}}
 }
+
+// TestEveryKindIsGuardedOrRefused opens each kind as with a caller's settings: those
+// that see to addresses before they connect, or reach nothing, and no others.
+func TestEveryKindIsGuardedOrRefused(t *testing.T) {
+	t.Parallel()
+	guards := map[string]func(sinks.Settings){
+		"http":   func(s sinks.Settings) { s.(*sinks.HTTP).URL = parse(t, "http://127.0.0.1:1") },
+		"sluice": func(s sinks.Settings) { s.(*sinks.Sluice).URL = parse(t, "http://127.0.0.1:1") },
+		"queue":  nil, "stdout": nil,
+	}
+	for _, kind := range sinks.Kinds() {
+		settings := kind.New()
+		fill, guarded := guards[kind.Name]
+		if fill != nil {
+			fill(settings)
+		}
+		sink, err := settings.Open(t.Context(), sinks.Env{Guarded: true})
+		if !guarded {
+			if err == nil || !strings.Contains(err.Error(), "a "+kind.Name+" sink cannot be added at run time") {
+				t.Errorf("%s: %v, want it refused", kind.Name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", kind.Name, err)
+			continue
+		}
+		if c, ok := sink.(io.Closer); ok {
+			defer func() { _ = c.Close() }()
+		}
+		if fill == nil {
+			continue
+		}
+		var e *sinks.Error
+		if err := sink.Deliver(t.Context(), testDelivery(t, "json")); !errors.As(err, &e) || !e.Permanent || !strings.Contains(err.Error(), "may not reach") {
+			t.Errorf("%s: %v, want an address that is refused", kind.Name, err)
+		}
+	}
+}

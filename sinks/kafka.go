@@ -82,7 +82,10 @@ func kafkaCodecs() map[string]segmentio.Compression {
 }
 
 // Open is Settings.Open. The sink connects with the first delivery.
-func (s *Kafka) Open(_ context.Context, _ Env) (Sink, error) {
+func (s *Kafka) Open(_ context.Context, env Env) (Sink, error) {
+	if err := env.unguarded("kafka"); err != nil {
+		return nil, err
+	}
 	if err := s.Validate().Err(); err != nil {
 		return nil, err
 	}

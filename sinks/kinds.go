@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"sluice/config/value"
@@ -31,8 +32,18 @@ type Env struct {
 	Name string // the name of the sink in the config
 	Log  *slog.Logger
 	// Guarded says that a caller gave the settings and not the operator: the sink may
-	// reach public addresses only, and name no file of this machine.
+	// reach public addresses only, and name no file of this machine. A kind that
+	// cannot see to that is not opened: see unguarded.
 	Guarded bool
+}
+
+// unguarded is the error of a kind that reaches what it is told to, or acts with the
+// credentials of this machine, where the settings are a caller's.
+func (e Env) unguarded(kind string) error {
+	if !e.Guarded {
+		return nil
+	}
+	return fmt.Errorf("a %s sink cannot be added at run time: it could reach what callers may not; write it into the config", kind)
 }
 
 // logger is Log, or one that logs nothing.

@@ -78,6 +78,9 @@ func (s *Lambda) Validate() value.Faults {
 
 // Open is Settings.Open.
 func (s *Lambda) Open(ctx context.Context, env Env) (Sink, error) {
+	if err := env.unguarded("lambda"); err != nil {
+		return nil, err
+	}
 	if err := s.Validate().Err(); err != nil {
 		return nil, err
 	}

@@ -87,6 +87,9 @@ const (
 
 // Open is Settings.Open. The sink connects with the first delivery.
 func (s *NATS) Open(ctx context.Context, env Env) (Sink, error) {
+	if err := env.unguarded("nats"); err != nil {
+		return nil, err
+	}
 	if err := s.Validate().Err(); err != nil {
 		return nil, err
 	}

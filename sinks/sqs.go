@@ -53,6 +53,9 @@ const sqsMaxAnswer = 1 << 20
 
 // Open is Settings.Open.
 func (s *SQS) Open(ctx context.Context, env Env) (Sink, error) {
+	if err := env.unguarded("sqs"); err != nil {
+		return nil, err
+	}
 	if err := s.Validate().Err(); err != nil {
 		return nil, err
 	}
