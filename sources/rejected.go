@@ -3,6 +3,7 @@ package sources
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,6 @@ func (r Rejected) Event(source string) bus.Event {
 	}
 	attrs := []bus.Attr{
 		{Name: "id", Value: id}, {Name: "source", Value: "/sources/" + source}, {Name: "type", Value: TypeRejected},
-		{Name: "datacontenttype", Value: contentType},
 	}
 	if where := printable(r.Where); where != "" {
 		attrs = append(attrs, bus.Attr{Name: "subject", Value: where})
@@ -41,10 +41,12 @@ func (r Rejected) Event(source string) bus.Event {
 		attrs = append(attrs, bus.Attr{Name: "originalsize", Value: strconv.Itoa(len(data))})
 		data = data[:maxRejected]
 	}
-	e, err := bus.NewEvent(attrs, data)
+	as := func(contentType string) (bus.Event, error) { // NewEvent keeps the attributes it is given
+		return bus.NewEvent(append(slices.Clone(attrs), bus.Attr{Name: "datacontenttype", Value: contentType}), data)
+	}
+	e, err := as(contentType)
 	if err != nil { // data that claims a form it does not have, such as broken JSON
-		attrs[3].Value = "application/octet-stream"
-		if e, err = bus.NewEvent(attrs, data); err != nil {
+		if e, err = as("application/octet-stream"); err != nil {
 			panic("sources: a wrapper that is no event: " + err.Error()) // printable and complete
 		}
 	}

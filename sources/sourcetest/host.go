@@ -76,6 +76,7 @@ func (h *Host) Env() sources.Env {
 			if h.fail != nil {
 				return h.fail
 			}
+			_ = r.Event("test") // as the bus does
 			r.Data = slices.Clone(r.Data)
 			h.rejected = append(h.rejected, r)
 			return nil
