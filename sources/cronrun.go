@@ -116,10 +116,7 @@ func (s *cronSource) Trigger(ctx context.Context) (bus.Event, error) {
 		return e, err
 	}
 	results, err := s.gate.Publish(ctx, e)
-	if cause := resultOf(results, 0); err == nil {
-		err = cause
-	}
-	if err == nil {
+	if err = faultOf(results, err, 0); err == nil {
 		s.env.observe(Accepted, 1)
 	}
 	return e, err

@@ -33,9 +33,9 @@ const (
 func (f feed) publish(ctx context.Context, events ...bus.Event) error {
 	for wait := feedFirst; len(events) > 0; wait = min(2*wait, feedMax) {
 		results, err := f.pub.Publish(ctx, events...)
-		stored, cause := 0, err
+		stored, cause := 0, error(nil)
 		for stored < len(events) && cause == nil {
-			if cause = resultOf(results, stored); errors.Is(cause, bus.ErrTooLarge) {
+			if cause = faultOf(results, err, stored); errors.Is(cause, bus.ErrTooLarge) {
 				cause = f.reject(ctx, tooLargeEvent(events[stored]))
 			} else if cause == nil {
 				f.env.observe(Accepted, 1)

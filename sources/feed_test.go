@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"sluice/bus"
 )
@@ -81,6 +82,37 @@ func TestFeed(t *testing.T) {
 		failing = 1000
 		if err := f.publish(ctx, numbered(t, 5)[4:]...); !errors.Is(err, context.Canceled) {
 			t.Errorf("after ctx ended: %v", err)
+		}
+	})
+}
+
+// Of a Publish that stored nothing the results say why, event by event, and not the
+// error alone: what is too large would be tried for ever.
+func TestFeedOfWhatIsTooLargeAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var rejected []string
+		env := &Env{Reject: func(_ context.Context, r Rejected) error { rejected = append(rejected, r.ID); return nil }}
+		var full bool
+		pub := pubFunc(func(events []bus.Event) ([]bus.Result, error) {
+			results := make([]bus.Result, len(events))
+			for i, e := range events {
+				if e.ID() == "0" {
+					results[i].Err = fmt.Errorf("no: %w", bus.ErrTooLarge)
+				} else if full {
+					results[i].Err = bus.ErrFull
+				}
+			}
+			full = false
+			return results, results[0].Err
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for _, n := range []int{1, 2} {
+			rejected, full = nil, true
+			if err := (feed{env, pub}).publish(ctx, numbered(t, n)...); err != nil || !slices.Equal(rejected, []string{"0"}) {
+				t.Errorf("of %d: %v, dead letters %v", n, err, rejected)
+			}
 		}
 	})
 }

@@ -341,6 +341,32 @@ func TestBatchWorthRepeating(t *testing.T) {
 	}
 }
 
+// nowhere stores nothing: the first event is too large, and for the rest there is no room.
+type nowhere struct{}
+
+func (nowhere) Publish(_ context.Context, events ...bus.Event) ([]bus.Result, error) {
+	results := make([]bus.Result, len(events))
+	for i := range results {
+		results[i].Err = bus.ErrFull
+	}
+	results[0].Err = bus.ErrTooLarge
+	return results, results[0].Err
+}
+
+// What only has to wait is not refused for good because of its neighbour.
+func TestBatchOfWhichNothingIsStored(t *testing.T) {
+	t.Parallel()
+	h := sources.NewHandler(nowhere{}, sources.HandlerOptions{})
+	one := `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("["+one+","+one+"]"))
+	r.Header.Set("Content-Type", bus.TypeBatch)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if a := read(t, w); w.Code != http.StatusInsufficientStorage || a.Events[0].Status != 413 || a.Events[1].Status != 507 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // forgetful says yes and forgets results.
 type forgetful struct{}
 

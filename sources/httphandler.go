@@ -158,22 +158,23 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request, e bus.Event) {
 // store publishes one event. The problem is nil when it is durable.
 func (h *handler) store(ctx context.Context, e bus.Event) (bus.Result, *problem) {
 	results, err := h.pub.Publish(ctx, e)
-	if err == nil {
-		err = resultOf(results, 0)
-	}
-	if err != nil {
+	if err := faultOf(results, err, 0); err != nil {
 		return bus.Result{}, badStore(ctx, err)
 	}
 	return results[0], nil
 }
 
-// resultOf is the error of result i. A Publisher that forgets a result did not say
-// that the event is durable.
-func resultOf(results []bus.Result, i int) error {
-	if i >= len(results) {
+// faultOf is why event i of a Publish is not durable, by what that returned: its own
+// result before the error of the whole, since one event may be wrong for good and the
+// next only have to wait. A Publisher that forgets a result did not say durable.
+func faultOf(results []bus.Result, err error, i int) error {
+	switch {
+	case i < len(results) && results[i].Err != nil:
+		return results[i].Err
+	case i >= len(results) && err == nil:
 		return bus.ErrUnavailable
 	}
-	return results[i].Err
+	return err
 }
 
 func (h *handler) refuse(w http.ResponseWriter, p *problem) {
@@ -239,11 +240,7 @@ func (b *batch) publish(ctx context.Context, pub bus.Publisher) {
 	}
 	results, err := pub.Publish(ctx, b.events...)
 	for n, i := range b.at {
-		fault := err
-		if fault == nil {
-			fault = resultOf(results, n)
-		}
-		if fault != nil {
+		if fault := faultOf(results, err, n); fault != nil {
 			b.fail(i, badStore(ctx, fault))
 			continue
 		}

@@ -304,6 +304,17 @@ func TestS3Halfway(t *testing.T) {
 	}
 }
 
+// A notification whose only record is larger than the store accepts is a dead letter:
+// the sender would send it for ever.
+func TestS3TooLargeAlone(t *testing.T) {
+	t.Parallel()
+	h := s3Running(t, s3Settings(), nowhere{})
+	body := []byte(`{"Records":[` + s3Record("a") + `]}`)
+	if res, answer := s3Post(t, h.URL+"/in/uploads", bearer(s3Token), body); res.StatusCode != http.StatusAccepted || len(h.Rejected()) != 1 {
+		t.Errorf("%d %s, %d dead letters", res.StatusCode, answer, len(h.Rejected()))
+	}
+}
+
 func TestS3Flavor(t *testing.T) {
 	t.Parallel()
 	s := s3Settings()

@@ -184,9 +184,9 @@ func (d *s3Door) store(ctx context.Context, pub bus.Publisher, n notice) (taken 
 	if len(n.events) == 0 {
 		return 0, bad, nil
 	}
-	results, err := pub.Publish(ctx, n.events...)
+	results, all := pub.Publish(ctx, n.events...)
 	for i, e := range n.events {
-		switch fault := resultOf(results, i); {
+		switch fault := faultOf(results, all, i); {
 		case fault == nil:
 			taken++
 		case errors.Is(fault, bus.ErrTooLarge):

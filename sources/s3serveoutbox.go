@@ -146,10 +146,7 @@ func (o *outbox) publish(due []dueEvent) error {
 	defer o.mu.Unlock()
 	var fault error
 	for i, d := range due {
-		cause := err
-		if cause == nil {
-			cause = resultOf(results, i)
-		}
+		cause := faultOf(results, err, i)
 		if cause == nil {
 			o.settled = append(o.settled, d.id)
 			o.env.observe(Accepted, 1)
