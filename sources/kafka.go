@@ -112,6 +112,7 @@ const (
 	kafkaFetches    = 4         // fetches at a time, under way or waiting
 	kafkaBatch      = 2000      // records in one Publish at most
 	kafkaDecompress = 256 << 20 // what one batch of the broker may become
+	kafkaReadMost   = 1 << 30   // bytes of an answer: the client takes no larger bound
 )
 
 // consumer are the client's options for reading. Offsets are committed by hand,
@@ -125,7 +126,7 @@ func (s *Kafka) consumer() []kgo.Opt {
 	if s.Isolation == readCommitted {
 		level = kgo.ReadCommitted()
 	}
-	most := int32(s.MaxBytes) //nolint:gosec // Validate holds it below 1 GiB
+	most := int32(s.MaxBytes) //nolint:gosec // Validate holds it to 1 GiB
 	return []kgo.Opt{
 		kgo.ConsumerGroup(s.Group), kgo.ConsumeTopics(s.Topics...), kgo.FetchIsolationLevel(level),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
@@ -135,7 +136,7 @@ func (s *Kafka) consumer() []kgo.Opt {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.KeepRetryableFetchErrors(), // a topic that was created anew shows in these only
 		kgo.FetchMaxBytes(most), kgo.FetchMaxPartitionBytes(min(most, 1<<20)), kgo.MaxConcurrentFetches(kafkaFetches),
-		kgo.BrokerMaxReadBytes(max(100<<20, 2*most)), kgo.MaxDecompressBatchBytes(kafkaDecompress),
+		kgo.BrokerMaxReadBytes(max(100<<20, 2*min(most, kafkaReadMost/2))), kgo.MaxDecompressBatchBytes(kafkaDecompress),
 		kgo.FetchMaxWait(time.Second),
 		kgo.SessionTimeout(time.Duration(s.SessionTimeout)), kgo.RebalanceTimeout(kafkaRebalance),
 		kgo.HeartbeatInterval(min(3*time.Second, time.Duration(s.SessionTimeout)/3)),

@@ -609,6 +609,7 @@ func TestKafkaValidate(t *testing.T) {
 		want   string
 	}{
 		"good":            {func(*sources.Kafka) {}, ""},
+		"much at a time":  {func(s *sources.Kafka) { s.MaxBytes = 1 << 30 }, ""},
 		"no brokers":      {func(s *sources.Kafka) { s.Brokers = nil }, "brokers is missing"},
 		"no port":         {func(s *sources.Kafka) { s.Brokers = []string{"kafka"} }, "brokers[0] \"kafka\" is not host:port"},
 		"no topics":       {func(s *sources.Kafka) { s.Topics = nil }, "topics is missing"},
@@ -637,6 +638,9 @@ func TestKafkaValidate(t *testing.T) {
 		}
 		if c.want == "" && len(said) > 0 || c.want != "" && (len(said) != 1 || !strings.Contains(said[0], c.want)) {
 			t.Errorf("%s: %q, want %q", name, said, c.want)
+		}
+		if c.want == "" {
+			sourcetest.NewHost(t).Open(t, s)
 		}
 	}
 }

@@ -64,12 +64,18 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// recordTime is when a record was made; now for a record that does not say so.
-func recordTime(r *kgo.Record) time.Time {
-	if r.Timestamp.UnixMilli() <= 0 {
+// recordTime is when a record was made.
+func recordTime(r *kgo.Record) time.Time { return inMillis(r.Timestamp.UnixMilli()) }
+
+// inMillis is a time that a message was given by its sender, in milliseconds since
+// 1970; now for one that was given none, or one that RFC 3339 cannot say, such as that
+// of a sender who counts in microseconds.
+func inMillis(ms int64) time.Time {
+	const last = 253402300799999 // of the year 9999
+	if ms <= 0 || ms > last {
 		return time.Now()
 	}
-	return r.Timestamp
+	return time.UnixMilli(ms)
 }
 
 // structured is Kafka binding §3.3.

@@ -3,6 +3,7 @@ package sources
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +80,28 @@ func TestKafkaRecords(t *testing.T) {
 		}
 		if got := strings.Join(attrs, " "); got != c.want {
 			t.Errorf("%s:\n%s, want\n%s", name, got, c.want)
+		}
+	}
+}
+
+// The time of a record is its sender's, and may be none that an event can have.
+func TestKafkaOddTimes(t *testing.T) {
+	t.Parallel()
+	m := kafkaMapping{source: "kafka://c", typ: "kafka.record"}
+	for _, ms := range []int64{-1, 0, 253402300800000, 1767225600123000, math.MaxInt64} {
+		for name, r := range map[string]*kgo.Record{
+			"plain": {Value: []byte("{}")},
+			"event": {Headers: headers("ce_specversion", "1.0", "ce_id", "i", "ce_source", "/s", "ce_type", "t")},
+		} {
+			r.Timestamp = time.UnixMilli(ms)
+			e, err := m.event(r)
+			if err != nil {
+				t.Errorf("%s of %d: %v", name, ms, err)
+				continue
+			}
+			if age := time.Since(e.Time()); age < 0 || age > time.Minute {
+				t.Errorf("%s of %d has the time %s", name, ms, e.Get("time"))
+			}
 		}
 	}
 }
