@@ -92,10 +92,14 @@ func TestSQSMessages(t *testing.T) {
 		"sns kept":      {body: sns, want: plain + `datacontenttype=application/json time=2026-01-02T03:04:05Z ` + sns},
 		"sns unwrapped": {body: sns, change: func(s *sources.SQS) { s.Unwrap = "sns" }, want: `id=n-1 source=arn:aws:sns:eu-central-1:1:t type=sqs.message datacontenttype=application/json subject=hello team=blue time=2026-02-03T04:05:06.789Z {"a":1}`},
 		"not from sns":  {body: `{"Type":"x"}`, change: func(s *sources.SQS) { s.Unwrap = "sns" }, want: plain + `datacontenttype=application/json time=2026-01-02T03:04:05Z {"Type":"x"}`},
-		"poison":        {body: `{"specversion":"1.0","type":"t"}`, want: `!the message is no valid CloudEvent`},
-		"no event":      {body: `nonsense`, attrs: map[string]string{"content-type": "application/cloudevents+json"}, want: `!the message is no valid CloudEvent`},
-		"a batch":       {body: `[]`, attrs: map[string]string{"content-type": "application/cloudevents-batch+json"}, want: `!a batch is not one event`},
-		"binary, bad":   {body: `x`, attrs: map[string]string{"ce_specversion": "1.0"}, want: `!the message is no valid CloudEvent`},
+		"sns, poison": {body: `{"Type":"Notification","MessageId":"n-1","TopicArn":"arn:x","Message":"{\"specversion\":\"1.0\"}"}`,
+			change: func(s *sources.SQS) { s.Unwrap = "sns" }, want: `!the message is no valid CloudEvent`},
+		"sns, odd time": {body: `{"Type":"Notification","MessageId":"n-1","TopicArn":"arn:x","Message":"m","Timestamp":"0000-01-01T00:00:00+01:00"}`,
+			change: func(s *sources.SQS) { s.Unwrap = "sns" }, want: `id=n-1 source=arn:x type=sqs.message datacontenttype=text/plain; charset=utf-8 time=2026-01-02T03:04:05Z m`},
+		"poison":      {body: `{"specversion":"1.0","type":"t"}`, want: `!the message is no valid CloudEvent`},
+		"no event":    {body: `nonsense`, attrs: map[string]string{"content-type": "application/cloudevents+json"}, want: `!the message is no valid CloudEvent`},
+		"a batch":     {body: `[]`, attrs: map[string]string{"content-type": "application/cloudevents-batch+json"}, want: `!a batch is not one event`},
+		"binary, bad": {body: `x`, attrs: map[string]string{"ce_specversion": "1.0"}, want: `!the message is no valid CloudEvent`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -74,10 +74,10 @@ func sqsText(a types.MessageAttributeValue) string { return sdk.ToString(a.Strin
 // sqsTime is when a message was sent; now for one that does not say so.
 func sqsTime(msg *types.Message) time.Time {
 	ms, err := strconv.ParseInt(msg.Attributes[string(types.MessageSystemAttributeNameSentTimestamp)], 10, 64)
-	if err != nil || ms <= 0 || ms > 253402300799999 { // the year 9999
+	if err != nil {
 		return time.Now()
 	}
-	return time.UnixMilli(ms)
+	return inMillis(ms)
 }
 
 // sqsBinary is an event whose attributes are those of the message.
@@ -117,7 +117,7 @@ func (m *sqsMapping) plain(msg *types.Message, contentType string, body []byte) 
 			source = n.TopicArn
 		}
 		subject = cmp.Or(n.Subject, subject)
-		if t, err := time.Parse(time.RFC3339Nano, n.Timestamp); err == nil {
+		if t, err := time.Parse(time.RFC3339Nano, n.Timestamp); err == nil && t.Unix() > 0 {
 			at = t
 		}
 		for name, a := range n.MessageAttributes {
@@ -127,7 +127,10 @@ func (m *sqsMapping) plain(msg *types.Message, contentType string, body []byte) 
 		}
 		if isStructured(body) {
 			e, err := bus.ParseJSON(body)
-			return bus.Stamp(e, at), err
+			if err != nil {
+				return bus.Event{}, err
+			}
+			return bus.Stamp(e, at), nil
 		}
 	}
 	attrs := []bus.Attr{

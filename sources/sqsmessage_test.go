@@ -15,6 +15,7 @@ func FuzzSQSMessage(f *testing.F) {
 	f.Add(`x`, "ce_specversion", "1.0", "", "ce_id", "\xff", true)
 	f.Add(`{"specversion":"1.0","id":"i","source":"/s","type":"t"}`, "a", "b", "g", "c", "d", false)
 	f.Add(`{"Type":"Notification","MessageId":"n","Message":"m","TopicArn":"arn:x","Timestamp":"2026-01-02T03:04:05Z","MessageAttributes":{"a":{"Type":"String","Value":"v"}}}`, "a", "b", "g", "c", "d", true)
+	f.Add(`{"Type":"Notification","MessageId":"n","TopicArn":"arn:x","Message":"{\"specversion\":\"1.0\"}"}`, "a", "b", "g", "c", "d", true)
 	f.Fuzz(func(t *testing.T, body, k1, v1, group, k2, v2 string, sns bool) {
 		m := sqsMapping{queue: "sqs://h/1/q", typ: "sqs.message", sns: sns}
 		msg := &types.Message{
