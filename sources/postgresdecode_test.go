@@ -152,6 +152,22 @@ func TestPostgresDecodeCut(t *testing.T) {
 	}
 }
 
+// A table may have no columns, or none that are sent.
+func TestPostgresDecodeNoColumns(t *testing.T) {
+	t.Parallel()
+	d := testDecoder()
+	var items []pgItem
+	for _, msg := range []string{"R\x00\x00\x40\x01public\x00t\x00d\x00\x00", "I\x00\x00\x40\x01N\x00\x00"} {
+		var err error
+		if items, err = d.decode(t.Context(), 1, time.Time{}, []byte(msg)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(items) != 1 || items[0].event == nil || !strings.Contains(string(items[0].event.Data()), `"op":"insert","new":{}`) {
+		t.Errorf("got %+v", items)
+	}
+}
+
 func TestPostgresValue(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -80,10 +80,14 @@ func (w *pgWire) string() string {
 	return string(w.take(end + 1)[:end])
 }
 
-// row reads a row into dst, whose memory it uses again.
+// row reads a row into dst, whose memory it uses again. A row without columns is not
+// nil, which stands for no row.
 func (w *pgWire) row(dst []pgValue) []pgValue {
-	dst = dst[:0]
-	for range w.uint16() {
+	n := w.uint16()
+	if dst = dst[:0]; dst == nil {
+		dst = []pgValue{}
+	}
+	for range n {
 		v := pgValue{kind: w.byte()}
 		switch v.kind {
 		case 't':
