@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -96,6 +97,7 @@ func (d *Dispatcher) compare(streaks map[string]streak, now time.Time) {
 			next.Deliveries += max(s.least, -s.least)
 		}
 	}
+	maps.DeleteFunc(streaks, func(sink string, _ streak) bool { return d.laneNamed(sink) == nil })
 	if !next.OK() {
 		next.Since = now
 		if !before.OK() {

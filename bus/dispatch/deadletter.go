@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -91,7 +92,23 @@ func newDeadLetters(d *Dispatcher) *deadLetters {
 func (dl *deadLetters) count(key string, n int) {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
-	dl.counts[key] += n
+	dl.add(key, n)
+}
+
+// add is count for who holds the lock.
+func (dl *deadLetters) add(key string, n int) {
+	if dl.counts[key] += n; dl.counts[key] == 0 {
+		delete(dl.counts, key)
+	}
+}
+
+// bySink is how many there are of each sink that has any.
+func (dl *deadLetters) bySink() map[string]int {
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	all := maps.Clone(dl.counts)
+	maps.DeleteFunc(all, func(key string, _ int) bool { _, source := SourceOf(key); return source })
+	return all
 }
 
 func (dl *deadLetters) total(key string) int {
@@ -199,7 +216,7 @@ func (dl *deadLetters) remove(letter *DeadLetter, n int) {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
 	if pos.Less(dl.known) || pos.Seq > dl.head { // or it is not counted yet
-		dl.counts[letter.key()]--
+		dl.add(letter.key(), -1)
 	}
 }
 
@@ -250,7 +267,7 @@ func (d *Dispatcher) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (
 		if f.accepts(letter) {
 			d.history.purged(letter)
 			d.dead.remove(letter, n)
-			d.metrics.purged.WithLabelValues(letter.Sink, "purged").Inc()
+			d.countPurged(letter, "purged")
 			removed++
 		}
 		return true
@@ -265,13 +282,10 @@ func (dl *deadLetters) recover(ctx context.Context, head uint64) error {
 		if pos.Seq > head {
 			return false
 		}
-		if letter.Source == "" {
-			dl.d.lane(letter.Sink)
-		}
 		dl.mu.Lock()
 		defer dl.mu.Unlock()
 		if !dl.books.marked(pos) {
-			dl.counts[letter.key()]++
+			dl.add(letter.key(), 1)
 		}
 		dl.known = bus.Position{Seq: pos.Seq, Index: pos.Index + 1}
 		return true

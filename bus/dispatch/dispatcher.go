@@ -9,7 +9,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +60,7 @@ type Dispatcher struct {
 
 	mu    sync.RWMutex
 	lanes map[string]*lane
+	gone  Balance // of the lanes that are gone
 
 	// intake ends when no new work may begin, attempts when what runs is cut off.
 	intake, attempts          context.Context
@@ -94,6 +94,9 @@ type Table struct {
 	Sinks     []SinkSpec
 	Unmatched []string          // the sinks of events that no rule matched
 	Removed   map[string]string // by sink that is not in Sinks any more: a Removed constant
+	// Transient tells which of the sinks that are in neither of the two nobody will bring
+	// back: what waits for them is dropped. Nil: none.
+	Transient func(sink string) bool
 	Retain    Retention
 }
 
@@ -133,7 +136,7 @@ func New(c Config) (*Dispatcher, error) {
 		d.leaseURL = func(id string) string { return "/api/v1/leases/" + id }
 	}
 	d.events = d.newLedger(bus.Events, true)
-	d.routing.Store(&routing{Matcher: &Matcher{}})
+	d.routing.Store(&routing{Matcher: &Matcher{}, removal: Table{}.removal})
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
@@ -209,6 +212,7 @@ func (d *Dispatcher) Start(ctx context.Context, t Table) error {
 	d.background.Go(func() { d.sweep(d.intake) })
 	d.background.Go(func() { d.keepRetention(d.intake) })
 	d.background.Go(func() { d.conserve(d.intake) })
+	d.background.Go(func() { d.keepLanes(d.intake) })
 	return d.jobs.recover(ctx)
 }
 
@@ -336,9 +340,10 @@ func (d *Dispatcher) Reload(_ context.Context, t Table) error {
 		}
 	}
 	d.routing.Store(next)
+	d.metrics.keepRules(next.ruleStats)
 	for _, l := range d.allLanes() {
 		if !keep[l.name] {
-			l.configure(d.removedConf(t.Removed[l.name]))
+			l.configure(d.removedConf(next.removal(l.name)))
 		}
 	}
 	return nil
@@ -363,7 +368,7 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 			}
 		}
 	}
-	next := &routing{version: t.Version, transforms: transformsOf(t.Routes), retain: t.Retain}
+	next := &routing{version: t.Version, transforms: transformsOf(t.Routes), retain: t.Retain, removal: t.removal}
 	for _, r := range t.Routes {
 		for _, to := range r.To {
 			if !known[to] {
@@ -382,7 +387,7 @@ func (d *Dispatcher) build(t Table) (*routing, error) {
 	}
 	for _, r := range t.Routes {
 		next.lanes = append(next.lanes, d.lanesOf(r.To))
-		next.ruleStats = append(next.ruleStats, d.metrics.rule(r))
+		next.ruleStats = append(next.ruleStats, d.metrics.rule(r.Name))
 	}
 	next.unmatched = d.lanesOf(t.Unmatched)
 	return next, nil
@@ -408,39 +413,6 @@ func (d *Dispatcher) newLaneConf(s SinkSpec) *laneConf {
 		c.limiter = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
 	}
 	return c
-}
-
-// lane is the lane of a sink, made when there is none yet.
-func (d *Dispatcher) lane(name string) *lane {
-	if l := d.laneNamed(name); l != nil {
-		return l
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if l := d.lanes[name]; l != nil {
-		return l
-	}
-	l := d.newLane(name)
-	d.lanes[name] = l
-	return l
-}
-
-func (d *Dispatcher) laneNamed(name string) *lane {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.lanes[name]
-}
-
-// allLanes are the lanes by name.
-func (d *Dispatcher) allLanes() []*lane {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	all := make([]*lane, 0, len(d.lanes))
-	for _, l := range d.lanes {
-		all = append(all, l)
-	}
-	slices.SortFunc(all, func(a, b *lane) int { return strings.Compare(a.name, b.name) })
-	return all
 }
 
 // sweepEvery is how often the lanes are looked over for what takes too long.

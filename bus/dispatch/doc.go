@@ -5,6 +5,7 @@
 //	publisher.go   events become durable, many callers in one write (writer.go)
 //	router.go      reads the log in order, matches once, offers deliveries
 //	lane.go        one per sink: what waits, what runs, the limits (breaker.go, pace.go)
+//	lanes.go       lanes come with their sinks, and go after them
 //	queue.go       what waits in a lane, by key when order_by asks for it
 //	spill.go       what a lane cannot take now goes to the backlog
 //	attempt.go     one attempt, and what follows from it (policy.go)

@@ -86,6 +86,11 @@ func (l *lane) awaitHunger(ctx context.Context) bool {
 			l.mu.Unlock()
 			return true
 		}
+		if l.conf == nil || l.conf.removed { // the lane may be about to go
+			l.feeding = false
+			l.mu.Unlock()
+			return false
+		}
 		l.mu.Unlock()
 		select {
 		case <-l.room:

@@ -15,7 +15,7 @@ import (
 
 // lane is the way to one sink: what waits for it, what is under way, and the
 // limits. A lane lives as long as its sink's name has anything to do with the
-// bus; a reload changes what it delivers with.
+// bus (lanes.go); a reload changes what it delivers with.
 //
 // A delivery reaches it directly, in memory, or through the backlog, on disk. It
 // takes the direct way unless the lane is full, paused, removed, or its breaker
@@ -39,6 +39,7 @@ type lane struct {
 	pace      pace
 	budget    budget
 	stopped   bool
+	gone      bool // another lane of this name may have taken its place: see current
 	orderBy   string
 	spillover bool        // new deliveries go to the backlog
 	cramped   bool        // the store has no room for the backlog
@@ -46,6 +47,7 @@ type lane struct {
 	pinned    int         // deliveries that wait for an attempt without a record of that
 	crampedAt time.Time
 	spilling  int            // deliveries on their way to the backlog
+	writing   int            // further records on their way there, of deliveries that are not in the lane or run
 	oldPacks  int            // packs that an earlier process left in the backlog and that are not read
 	written   uint64         // the last pack of the backlog that this process wrote
 	visible   uint64         // the last of those of which every record is known, so that it may be read
@@ -109,7 +111,7 @@ func (d *Dispatcher) newLane(name string) *lane {
 
 // admit takes over a delivery that has just come into being. It never waits.
 func (l *lane) admit(d *delivery) {
-	l.mu.Lock()
+	l = l.current()
 	defer l.mu.Unlock()
 	l.metrics.entered(d.rule, fromEvent)
 	l.accept(d)
@@ -156,7 +158,7 @@ func (l *lane) full() bool {
 
 // blocked tells whether no attempt may start at all.
 func (l *lane) blocked(now time.Time) bool {
-	return l.conf == nil || l.hold != nil || l.stopped || l.breaker.shut(now) ||
+	return l.conf == nil || l.hold != nil && !l.conf.removed || l.stopped || l.breaker.shut(now) ||
 		l.ordered() && !l.d.retriesKnown.Load() // they come first
 }
 
@@ -408,6 +410,11 @@ func (l *lane) stop() {
 func (l *lane) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.retire()
+}
+
+// retire is close for who holds the lock.
+func (l *lane) retire() {
 	if l.conf != nil {
 		l.conf.retired = true
 		l.conf.cancel()

@@ -177,6 +177,14 @@ func (l *ledger) settled(pos bus.Position) bool {
 	return p == nil || pos.Index >= len(p.left) || p.left[pos.Index] == 0
 }
 
+// empty tells whether no pack is in the books: what was settled is gone from the store
+// too.
+func (l *ledger) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pages) == 0
+}
+
 // load is how much is open: records and bytes.
 func (l *ledger) load() (records, bytes int) {
 	l.mu.Lock()

@@ -22,9 +22,6 @@ type metrics struct {
 	unmatched    prometheus.Counter
 	matchErrors  prometheus.Counter
 	damaged      *prometheus.CounterVec
-	matches      *prometheus.CounterVec
-	rejections   *prometheus.CounterVec
-	whereErrors  *prometheus.CounterVec
 	entered      *prometheus.CounterVec
 	deliveries   *prometheus.CounterVec
 	attempts     *prometheus.CounterVec
@@ -69,9 +66,6 @@ func newMetrics() *metrics {
 		unmatched:    single("events_unmatched_total", "Events that no rule matched."),
 		matchErrors:  single("match_errors_total", "Events that the rules could not be applied to."),
 		damaged:      counter("records_damaged_total", "Records that were unreadable in the store, by stream.", "stream"),
-		matches:      counter("rule_matches_total", "Events that matched, by rule.", "rule"),
-		rejections:   counter("rule_where_rejections_total", "Events that matched the pattern and for which where was false, by rule.", "rule"),
-		whereErrors:  counter("rule_where_errors_total", "Events that matched the pattern and for which where had no answer, by rule.", "rule"),
 		entered:      counter("deliveries_entered_total", "Deliveries that came into being, by rule, sink and where from.", "rule", "sink", "from"),
 		deliveries:   counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
 		attempts:     counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
@@ -92,7 +86,7 @@ func newMetrics() *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.matches, m.rejections, m.whereErrors,
+		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged,
 		m.entered, m.deliveries, m.attempts, m.spilled, m.purged, m.duration, m.age, m.writes, m.records,
 		m.writeTime, m.deadReasons,
 	}
@@ -134,6 +128,20 @@ type laneMetrics struct {
 	age      prometheus.Observer
 	ok       prometheus.Counter
 	live     *liveCounts
+	series   *laneSeries
+}
+
+// laneSeries are the series of a sink that have further labels.
+type laneSeries struct {
+	mu  sync.Mutex
+	all map[seriesLabels]prometheus.Counter
+}
+
+type seriesLabels struct {
+	vec   *prometheus.CounterVec
+	ruled bool // it has a rule
+	rule  string
+	value string
 }
 
 // liveCounts add up what came into a lane and what ended there, for the check
@@ -147,13 +155,54 @@ type liveCounts struct {
 }
 
 func (m *metrics) lane(sink string) laneMetrics {
-	return laneMetrics{
+	l := laneMetrics{
 		m: m, sink: sink,
 		spilled:  m.spilled.WithLabelValues(sink),
 		duration: m.duration.WithLabelValues(sink),
 		age:      m.age.WithLabelValues(sink),
-		ok:       m.attempts.WithLabelValues(sink, "ok"),
 		live:     &liveCounts{},
+		series:   &laneSeries{all: map[seriesLabels]prometheus.Counter{}},
+	}
+	l.ok = l.by(m.attempts, "ok")
+	return l
+}
+
+func (s seriesLabels) values(sink string) []string {
+	if s.ruled {
+		return []string{s.rule, sink, s.value}
+	}
+	return []string{sink, s.value}
+}
+
+// by is a counter by sink and one more label, and byRule one by rule, sink and one more.
+func (l *laneMetrics) by(vec *prometheus.CounterVec, value string) prometheus.Counter {
+	return l.counter(seriesLabels{vec: vec, value: value})
+}
+
+func (l *laneMetrics) byRule(vec *prometheus.CounterVec, rule, value string) prometheus.Counter {
+	return l.counter(seriesLabels{vec, true, rule, value})
+}
+
+func (l *laneMetrics) counter(labels seriesLabels) prometheus.Counter {
+	l.series.mu.Lock()
+	defer l.series.mu.Unlock()
+	c := l.series.all[labels]
+	if c == nil {
+		c = labels.vec.WithLabelValues(labels.values(l.sink)...)
+		l.series.all[labels] = c
+	}
+	return c
+}
+
+// forget removes every series of the sink.
+func (l *laneMetrics) forget() {
+	l.m.spilled.DeleteLabelValues(l.sink)
+	l.m.duration.DeleteLabelValues(l.sink)
+	l.m.age.DeleteLabelValues(l.sink)
+	l.series.mu.Lock()
+	defer l.series.mu.Unlock()
+	for labels := range l.series.all {
+		labels.vec.DeleteLabelValues(labels.values(l.sink)...)
 	}
 }
 
@@ -161,7 +210,7 @@ func (m *metrics) lane(sink string) laneMetrics {
 // lane and gives the delivery its place before it lets go.
 func (l *laneMetrics) entered(rule, from string) {
 	l.live.entered.Add(1)
-	l.m.entered.WithLabelValues(rule, l.sink, from).Inc()
+	l.byRule(l.m.entered, rule, from).Inc()
 }
 
 func (l *laneMetrics) attempt(class string, took time.Duration) {
@@ -170,70 +219,68 @@ func (l *laneMetrics) attempt(class string, took time.Duration) {
 		l.ok.Inc()
 		return
 	}
-	l.m.attempts.WithLabelValues(l.sink, class).Inc()
+	l.by(l.m.attempts, class).Inc()
 }
 
 func (l *laneMetrics) delivered(rule string, age time.Duration) {
 	l.age.Observe(age.Seconds())
-	l.m.deliveries.WithLabelValues(rule, l.sink, "delivered").Inc()
+	l.byRule(l.m.deliveries, rule, "delivered").Inc()
 }
 
 func (l *laneMetrics) buried(rule, reason string) {
-	l.m.deliveries.WithLabelValues(rule, l.sink, "dead_lettered").Inc()
-	l.m.deadReasons.WithLabelValues(l.sink, reason).Inc()
+	l.byRule(l.m.deliveries, rule, "dead_lettered").Inc()
+	l.by(l.m.deadReasons, reason).Inc()
 }
 
 func (l *laneMetrics) discarded(rule string) {
-	l.m.deliveries.WithLabelValues(rule, l.sink, "discarded").Inc()
+	l.byRule(l.m.deliveries, rule, "discarded").Inc()
 }
 
-// ruleStat outlives reloads, so that a rule keeps its history.
+// ruleStat outlives reloads, so that a rule keeps its history as long as it is there.
 type ruleStat struct {
-	matches prometheus.Counter
-	count   atomic.Int64
-	last    atomic.Int64 // unix nanoseconds
+	name  string
+	count atomic.Int64
+	last  atomic.Int64 // unix nanoseconds
 
 	// What where kept from matching.
-	name                  string
-	m                     *metrics
 	rejections, whereErrs atomic.Int64
 	lastErr               atomic.Pointer[string]
 }
 
-// rule is the stat of a rule. One with a where shows its counters from the start,
-// not only once they count.
-func (m *metrics) rule(r Route) *ruleStat {
-	if r.Where != nil {
-		m.rejections.WithLabelValues(r.Name)
-		m.whereErrors.WithLabelValues(r.Name)
-	}
+// rule is the stat of a rule.
+func (m *metrics) rule(name string) *ruleStat {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.rules[r.Name]
+	s := m.rules[name]
 	if s == nil {
-		s = &ruleStat{matches: m.matches.WithLabelValues(r.Name), name: r.Name, m: m}
-		m.rules[r.Name] = s
+		s = &ruleStat{name: name}
+		m.rules[name] = s
 	}
 	return s
 }
 
+// keepRules forgets the rules that are not among these.
+func (m *metrics) keepRules(stats []*ruleStat) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rules = make(map[string]*ruleStat, len(stats))
+	for _, s := range stats {
+		m.rules[s.name] = s
+	}
+}
+
 func (r *ruleStat) matched(at time.Time) {
-	r.matches.Inc()
 	r.count.Add(1)
 	r.last.Store(at.UnixNano())
 }
 
 // rejected counts a where that was false.
-func (r *ruleStat) rejected() {
-	r.rejections.Add(1)
-	r.m.rejections.WithLabelValues(r.name).Inc()
-}
+func (r *ruleStat) rejected() { r.rejections.Add(1) }
 
 // failed counts a where that has no answer, and tells whether the reason is
 // another than the last time.
 func (r *ruleStat) failed(err error) bool {
 	r.whereErrs.Add(1)
-	r.m.whereErrors.WithLabelValues(r.name).Inc()
 	text := err.Error()
 	last := r.lastErr.Swap(&text)
 	return last == nil || *last != text

@@ -62,8 +62,8 @@ func (d *Dispatcher) Redrive(ctx context.Context, r Redrive) (Job, error) {
 		return Job{}, err
 	}
 	total := 0
-	for _, l := range d.allLanes() {
-		total += d.dead.total(l.name)
+	for _, n := range d.dead.bySink() {
+		total += n
 	}
 	return d.jobs.begin(ctx, Job{Redrive: &r, Head: info.Last, Total: total})
 }

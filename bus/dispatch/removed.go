@@ -29,7 +29,7 @@ func (d *Dispatcher) checkRemoved(t Table) error {
 		keep[s.Name] = true
 	}
 	for _, l := range d.allLanes() {
-		if keep[l.name] || t.Removed[l.name] != "" || !l.configured() {
+		if keep[l.name] || t.removal(l.name) != "" || !l.configured() {
 			continue
 		}
 		if n := l.backlogDepth() + d.retries.count(l.name); n > 0 {
@@ -37,6 +37,16 @@ func (d *Dispatcher) checkRemoved(t Table) error {
 		}
 	}
 	return nil
+}
+
+// removal is what becomes of the deliveries that wait for a sink that is not in Sinks:
+// a Removed constant, or "" when nobody has said it.
+func (t Table) removal(sink string) string {
+	choice := t.Removed[sink]
+	if choice == "" && t.Transient != nil && t.Transient(sink) {
+		choice = RemovedDrop
+	}
+	return choice
 }
 
 // removedConf is what a lane delivers with whose sink was taken out; nil keeps

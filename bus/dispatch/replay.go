@@ -134,9 +134,11 @@ func (r *replaying) redelivery(event bus.Event) (out []outgoing, err error) {
 	d := r.j.d
 	to := make([]target, 0, len(r.job.Replay.Sinks))
 	for _, sink := range r.job.Replay.Sinks {
-		to = append(to, target{ReplayRule, d.lane(sink)})
+		if l := d.laneNamed(sink); l != nil && l.configured() { // or it was taken out meanwhile
+			to = append(to, target{ReplayRule, l})
+		}
 	}
-	if len(to) == 0 {
+	if len(r.job.Replay.Sinks) == 0 {
 		table := d.routing.Load()
 		hits, _, err := table.match(event, nil, nil)
 		if err != nil {

@@ -56,7 +56,7 @@ func (d *Dispatcher) expireDeadLetters(ctx context.Context, now time.Time) error
 			return false
 		}
 		d.dead.remove(letter, n)
-		d.metrics.purged.WithLabelValues(letter.Sink, "expired").Inc()
+		d.countPurged(letter, "expired")
 		return true
 	})
 }

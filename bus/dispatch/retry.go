@@ -176,7 +176,9 @@ func (r *retries) count(sink string) int {
 func (r *retries) gone(sink string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.counts[sink]--
+	if r.counts[sink]--; r.counts[sink] == 0 {
+		delete(r.counts, sink)
+	}
 }
 
 // next takes the first retry that is due, or tells how long until there is one. It
@@ -324,8 +326,7 @@ func (r *retries) recoverPack(pack bus.Pack) {
 		}
 		d.origin = origin{r.books, pos}
 		// The sink may be gone from the config: it keeps a lane all the same.
-		l := r.d.lane(pack.Key)
-		l.mu.Lock()
+		l := r.d.lane(pack.Key).current()
 		l.metrics.entered(d.rule, fromStore)
 		l.queue.reserve(d)
 		due := time.Now().Add(left(d.due, pack.Time, r.d.now()))

@@ -34,6 +34,7 @@ type routing struct {
 	unmatched  []*lane
 	ruleStats  []*ruleStat
 	retain     Retention
+	removal    func(sink string) string // of a sink that is not in the table: see Table.removal
 }
 
 // target is one (rule, sink) that an event goes to.

@@ -193,16 +193,19 @@ func (l *lane) detach(d *delivery) {
 		return
 	}
 	d.state = detaching
+	l.writing++
 	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, done: func(pos bus.Position, n int, err error) {
 		l.detachedAs(d, pos, n, err)
 	}})
 	if err != nil {
+		l.writing--
 		d.state = running
 	}
 }
 
 func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 	l.mu.Lock()
+	l.writing--
 	own := origin{l.books, pos}
 	switch {
 	case err != nil:
@@ -230,16 +233,20 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 // inject puts a delivery into the backlog that comes from somewhere else than the
 // router. done hears once it is durable.
 func (l *lane) inject(d *delivery, from string, done func(error)) {
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: func(pos bus.Position, n int, err error) {
+	l = l.current()
+	l.writing++
+	l.mu.Unlock()
+	written := func(pos bus.Position, n int, err error) {
+		l.mu.Lock()
+		l.writing--
 		if err == nil {
-			l.mu.Lock()
 			l.metrics.entered(d.rule, from)
 			l.stored(d, pos, n)
-			l.mu.Unlock()
 		}
+		l.mu.Unlock()
 		done(err)
-	}})
-	if err != nil {
-		done(err)
+	}
+	if err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: written}); err != nil {
+		written(bus.Position{}, 0, err)
 	}
 }

@@ -235,6 +235,9 @@ func (d *Dispatcher) hold(ctx context.Context, sink string, h *Hold) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if d.laneNamed(sink) != l {
+		return d.hold(ctx, sink, h) // it went while we waited
+	}
 	var text []byte
 	if h != nil {
 		var err error

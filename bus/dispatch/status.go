@@ -1,6 +1,9 @@
 package dispatch
 
 import (
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,13 +38,26 @@ const (
 	StateRemoved = "removed"      // not in the config; its backlog is kept
 )
 
-// Sinks tells how every sink is doing, by name.
+// Sinks tells how every sink is doing, by name. One that was taken out is there as long
+// as something waits for it, it is held, or it has dead letters.
 func (d *Dispatcher) Sinks() []SinkStatus {
-	var all []SinkStatus
+	all, dead := d.laneStatuses()
+	for name, n := range dead {
+		all = append(all, SinkStatus{Name: name, State: StateRemoved, DeadLetters: n})
+	}
+	slices.SortFunc(all, func(a, b SinkStatus) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// laneStatuses are those of the sinks that have a lane; dead are the numbers of dead
+// letters of others.
+func (d *Dispatcher) laneStatuses() (all []SinkStatus, dead map[string]int) {
+	dead = d.dead.bySink()
 	for _, l := range d.allLanes() {
 		all = append(all, l.status())
+		delete(dead, l.name)
 	}
-	return all
+	return all, dead
 }
 
 func (l *lane) status() SinkStatus {
@@ -143,8 +159,9 @@ func (b Balance) Lost() int64 {
 }
 
 // Balance adds up all sinks.
-func (d *Dispatcher) Balance() (b Balance) {
-	for _, l := range d.allLanes() {
+func (d *Dispatcher) Balance() Balance {
+	lanes, b := d.lanesAndGone()
+	for _, l := range lanes {
 		b.add(l.balance())
 	}
 	return b
@@ -168,13 +185,21 @@ func (b *Balance) add(o Balance) {
 func (l *lane) balance() Balance {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	live := l.metrics.live
+	return l.sum()
+}
+
+// sum is balance for who holds the lock.
+func (l *lane) sum() Balance {
+	live, retries := l.metrics.live, 0
+	if !l.gone { // or they are those of another lane
+		retries = l.d.retries.count(l.name)
+	}
 	return Balance{
 		Entered: live.entered.Load(), Delivered: live.delivered.Load(), Dead: live.dead.Load(),
 		Discarded: live.discarded.Load(), Damaged: live.damaged.Load(),
 		Queued:  int64(l.queue.len() + len(l.refused) + len(l.closing)),
 		Running: int64(len(l.running)), Spilling: int64(l.spilling),
-		Backlog: int64(l.depth + l.queue.apart), Retries: int64(l.d.retries.count(l.name)),
+		Backlog: int64(l.depth + l.queue.apart), Retries: int64(retries),
 	}
 }
 
@@ -207,9 +232,11 @@ func (d *Dispatcher) Usage() bus.Usage { return d.store.Usage() }
 // collector reads the metrics that are states when they are asked for.
 type collector struct{ d *Dispatcher }
 
-func gauge(name, help string, labels ...string) *prometheus.Desc {
+func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("sluice_"+name, help, labels, nil)
 }
+
+const deadLettersHelp = "Dead letters that are kept, by sink; those of sinks that were taken out are (removed)."
 
 // Describe implements prometheus.Collector. It sends nothing: the descriptions
 // come with the values (an unchecked collector), because the sinks change.
@@ -222,18 +249,27 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if len(labels) > 0 {
 			names = []string{"sink"}
 		}
-		out <- prometheus.MustNewConstMetric(gauge(name, help, names...), prometheus.GaugeValue, v, labels...)
+		out <- prometheus.MustNewConstMetric(desc(name, help, names...), prometheus.GaugeValue, v, labels...)
 	}
-	for _, s := range c.d.Sinks() {
+	sinks, removed := c.d.laneStatuses()
+	if len(removed) > 0 {
+		sum := 0
+		for _, n := range removed {
+			sum += n
+		}
+		put("sink_dead_letters", deadLettersHelp, float64(sum), RemovedSinks)
+	}
+	for _, s := range sinks {
 		put("sink_queued_deliveries", "Deliveries in memory that wait for their turn.", float64(s.Queued), s.Name)
 		put("sink_in_flight_deliveries", "Attempts under way.", float64(s.InFlight), s.Name)
 		put("sink_backlog_deliveries", "Deliveries on disk that wait for the sink.", float64(s.Backlog), s.Name)
 		put("sink_backlog_oldest_age_seconds", "Age of the oldest delivery in the backlog.", s.OldestAge.Seconds(), s.Name)
 		put("sink_retries_waiting", "Deliveries that wait for their next attempt.", float64(s.Retries), s.Name)
-		put("sink_dead_letters", "Dead letters that are kept.", float64(s.DeadLetters), s.Name)
+		put("sink_dead_letters", deadLettersHelp, float64(s.DeadLetters), s.Name)
 		put("sink_breaker_open", "1 while the breaker is open.", boolean(s.State == StateBroken), s.Name)
 		put("sink_held", "1 while the sink is paused or disabled.", boolean(s.Hold != nil), s.Name)
 	}
+	c.d.routing.Load().collect(out)
 	u := c.d.Usage()
 	put("store_bytes", "Bytes that the store holds.", float64(u.Stored))
 	put("store_limit_bytes", "Bytes that the store may hold.", float64(u.Limit))
@@ -245,6 +281,21 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	put("conservation_difference_deliveries", "Deliveries that the counters do not account for; 0 when nothing has vanished.", float64(conserved.Deliveries))
 	put("conservation_difference_events", "Accepted events that were neither routed nor unmatched, though the router is past them; 0 when nothing has vanished.", float64(conserved.Events))
 	put("deliveries_open", "Deliveries that have not ended, of all sinks.", float64(c.d.Balance().Open()))
+}
+
+// collect gives the counters of the rules. Those of a where are there once a rule has one.
+func (r *routing) collect(out chan<- prometheus.Metric) {
+	put := func(name, help string, v *atomic.Int64, rule string) {
+		out <- prometheus.MustNewConstMetric(desc(name, help, "rule"), prometheus.CounterValue, float64(v.Load()), rule)
+	}
+	for i, route := range r.routes {
+		s := r.ruleStats[i]
+		put("rule_matches_total", "Events that matched, by rule.", &s.count, s.name)
+		if route.Where != nil || s.rejections.Load()+s.whereErrs.Load() > 0 {
+			put("rule_where_rejections_total", "Events that matched the pattern and for which where was false, by rule.", &s.rejections, s.name)
+			put("rule_where_errors_total", "Events that matched the pattern and for which where had no answer, by rule.", &s.whereErrs, s.name)
+		}
+	}
 }
 
 func boolean(b bool) float64 {

@@ -271,16 +271,7 @@ func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map
 			Name: s.name(), Pattern: s.filters.Pattern(), Where: s.filters.Where(), To: []string{s.name()},
 		})
 	}
-	removed := maps.Clone(t.Removed)
-	if removed == nil {
-		removed = map[string]string{}
-	}
-	for _, s := range a.bus.Sinks() {
-		if id, ok := strings.CutPrefix(s.Name, config.SubscriptionPrefix); ok && all[id] == nil {
-			removed[s.Name] = dispatch.RemovedDrop
-		}
-	}
-	t.Removed = removed
+	t.Transient = func(sink string) bool { return strings.HasPrefix(sink, config.SubscriptionPrefix) }
 	return nil
 }
 

@@ -3,6 +3,7 @@ package app_test
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -122,5 +123,51 @@ func TestBadSubscription(t *testing.T) {
 	var all []api.Subscription
 	if n.Get("/subscriptions", &all); len(all) != 0 {
 		t.Errorf("made: %+v", all)
+	}
+}
+
+// Subscriptions that are gone leave nothing behind: callers make them without end. The
+// test is not parallel to others: it counts goroutines and bytes of the process.
+func TestSubscriptionsWithoutEnd(t *testing.T) {
+	n := apptest.Start(t, subscribing)
+	f := apptest.NewFunction(t, nil)
+	cycles := func(from, count int) (heap uint64, goroutines int) {
+		for i := range count {
+			path := fmt.Sprintf("/subscriptions/s%d", from+i)
+			for _, sink := range []string{api.QueueSink, f.URL} {
+				if a := n.Do("PUT", path, `{"sink": "`+sink+`", "types": ["a"]}`); a.Status != http.StatusOK {
+					t.Fatalf("%d %s", a.Status, a.Body)
+				}
+			}
+			if i%20 == 0 {
+				n.MustPublish(fmt.Sprint(from+i), "a", "{}")
+			}
+			if a := n.Do("DELETE", path, ""); a.Status != http.StatusNoContent {
+				t.Fatalf("%d %s", a.Status, a.Body)
+			}
+		}
+		apptest.Eventually(t, "the lanes go", func() bool { return len(n.Bus().Sinks()) == 1 })
+		if metrics := string(n.Do("GET", "/metrics", "").Body); strings.Contains(metrics, `"sub.`) {
+			t.Errorf("series of subscriptions that are gone:\n%s", metrics)
+		}
+		n.Client.CloseIdleConnections()
+		f.CloseClientConnections()
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc, runtime.NumGoroutine()
+	}
+	heap, goroutines := cycles(0, 200)
+	after, then := cycles(200, 1000)
+	t.Logf("after 200: %d KiB, %d goroutines; after 1,000 more: %d KiB, %d goroutines", heap>>10, goroutines, after>>10, then)
+	if after > heap+4<<20 || then > goroutines+5 {
+		t.Error("something stays")
+	}
+	var status struct {
+		Balance struct{ Entered, Lost, Open, Delivered, Discarded int64 }
+	}
+	n.Get("/api/v1/status", &status)
+	if b := status.Balance; b.Lost != 0 || b.Open != 0 || b.Entered == 0 || b.Entered != b.Delivered+b.Discarded {
+		t.Errorf("%+v", b)
 	}
 }
