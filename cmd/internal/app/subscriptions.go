@@ -55,6 +55,7 @@ func (a *App) loadSubscriptions(ctx context.Context) error {
 		return err
 	}
 	all := map[string]*subscription{}
+	broken := map[string]error{}
 	for _, key := range keys {
 		text, err := a.store.State(ctx, key)
 		if err != nil {
@@ -68,11 +69,13 @@ func (a *App) loadSubscriptions(ctx context.Context) error {
 		s, err := newSubscription(kept.Subscription)
 		if err != nil {
 			a.log.Error("a subscription that was taken before cannot be used any more", "subscription", kept.ID, "err", err)
+			broken[kept.ID] = err
 			continue
 		}
 		all[s.doc.ID] = s
 	}
 	a.subscriptions.Store(&all)
+	a.broken = broken
 	return nil
 }
 
@@ -271,7 +274,10 @@ func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map
 			Name: s.name(), Pattern: s.filters.Pattern(), Where: s.filters.Where(), To: []string{s.name()},
 		})
 	}
-	t.Transient = func(sink string) bool { return strings.HasPrefix(sink, config.SubscriptionPrefix) }
+	t.Transient = func(sink string) bool {
+		id, ok := strings.CutPrefix(sink, config.SubscriptionPrefix)
+		return ok && a.broken[id] == nil
+	}
 	return nil
 }
 
