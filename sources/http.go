@@ -138,7 +138,8 @@ func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
 	h := newHandler(&src.gate, HandlerOptions{Limits: s.Limits, Observe: env.Observe, Set: s.set(), Await: env.Await})
 	var door http.Handler = h
 	if !s.Auth.IsZero() {
-		door = h.guard(access.NewChecker(s.Auth, "sources."+env.Name+".http.auth", access.Publish), h)
+		src.callers = access.NewChecker(s.Auth, "sources."+env.Name+".http.auth", access.Publish)
+		door = h.guard(src.callers, h)
 	}
 	if err := env.Handle(Door{Path: s.Path, Handler: s.Handshake.before(door), Verifies: !s.Auth.IsZero()}); err != nil {
 		return nil, err
@@ -147,9 +148,26 @@ func (s *HTTP) Open(_ context.Context, env Env) (Source, error) {
 }
 
 type httpSource struct {
-	gate  gate
-	ready chan struct{}
-	once  sync.Once
+	gate    gate
+	ready   chan struct{}
+	running sync.Once
+
+	callers *access.Checker // nil when others check
+	taken   *once           // of a webhook, nil when repetitions are taken
+}
+
+// Follow is Follower.Follow.
+func (s *httpSource) Follow(before Source) {
+	old, ok := before.(*httpSource)
+	if !ok {
+		return
+	}
+	if s.callers != nil && old.callers != nil {
+		s.callers.Follow(old.callers)
+	}
+	if s.taken != nil && old.taken != nil && s.taken.age == old.taken.age {
+		s.taken = old.taken
+	}
 }
 
 // Ready is Readier.Ready.
@@ -159,7 +177,7 @@ func (s *httpSource) Ready() <-chan struct{} { return s.ready }
 // from the bus; clients that still send are refused when they are done.
 func (s *httpSource) Run(ctx context.Context, pub bus.Publisher) error {
 	s.gate.open(pub)
-	s.once.Do(func() { close(s.ready) })
+	s.running.Do(func() { close(s.ready) })
 	<-ctx.Done()
 	s.gate.close()
 	return nil

@@ -28,6 +28,14 @@ type Readier interface {
 	Ready() <-chan struct{}
 }
 
+// Follower is a Source that remembers of its callers what they could take advantage of
+// if it were forgotten, such as what they have sent already.
+type Follower interface {
+	// Follow takes that over from the source that this one takes the place of. It is
+	// called before Run; the other may go on for a while beside this one.
+	Follow(before Source)
+}
+
 // Lagger is a Source that knows how far it is behind its upstream.
 type Lagger interface {
 	// Lag is what is known now; ok is false while nothing is. It is called for

@@ -74,13 +74,13 @@ func (s *Webhook) Open(_ context.Context, env Env) (Source, error) {
 	limits := Limits{Event: s.Limits.Event, Batch: s.Limits.Event, BodyTimeout: s.Limits.BodyTimeout, Stall: s.Limits.Stall, MinRate: s.Limits.MinRate}
 	door := &webhookDoor{
 		handler: newHandler(&src.gate, HandlerOptions{Limits: limits, Observe: env.Observe}),
-		gate:    &src.gate, env: &env, scheme: scheme,
+		source:  src, env: &env, scheme: scheme,
 		tolerance: time.Duration(s.Tolerance), mapping: s.Event.compile(scheme.defaults),
 		strict: s.Repeats == repeatsStrict, warn: rate.Sometimes{Interval: quiet},
 	}
 	if s.Repeats != repeatsTake {
 		// What is signed for a time that is still to come is good for twice as long.
-		door.once = newOnce(2*door.tolerance, maxRemembered)
+		src.taken = newOnce(2*door.tolerance, maxRemembered)
 	}
 	if err := env.Handle(Door{Path: s.Path, Handler: s.Handshake.before(door), Verifies: true}); err != nil {
 		return nil, err

@@ -26,12 +26,11 @@ import (
 //	4xx, 5xx  as of NewHandler
 type webhookDoor struct {
 	*handler
-	gate      *gate
+	source    *httpSource
 	env       *Env
 	scheme    scheme
 	tolerance time.Duration
 	mapping   *mapping
-	once      *once // nil when repetitions are taken
 	strict    bool
 	warn      rate.Sometimes
 }
@@ -123,11 +122,11 @@ func (d *webhookDoor) take(w http.ResponseWriter, h *hook, s proof) {
 		return
 	}
 	for {
-		c, own := d.once.claim(h.now, keys)
+		c, own := d.source.taken.claim(h.now, keys)
 		if own {
 			// A panic must not leave the claim open.
 			taken := false
-			defer func() { d.once.settle(c, keys, taken) }()
+			defer func() { d.source.taken.settle(c, keys, taken) }()
 			taken = d.publishOne(w, h.r, e)
 			return
 		}
@@ -146,7 +145,7 @@ func (d *webhookDoor) take(w http.ResponseWriter, h *hook, s proof) {
 
 // keys are what a repetition of the request would have too.
 func (d *webhookDoor) keys(m mapped, s proof) (keys []onceKey) {
-	if d.once == nil {
+	if d.source.taken == nil {
 		return nil
 	}
 	if !m.digest {
@@ -197,11 +196,11 @@ func (d *webhookDoor) answer(w http.ResponseWriter, e bus.Event, result bus.Resu
 
 // reject makes a dead letter of what was signed and cannot be an event.
 func (d *webhookDoor) reject(w http.ResponseWriter, h *hook, cause error) {
-	if d.gate.enter() == nil {
+	if d.source.gate.enter() == nil {
 		d.refuse(w, badStore(h.r.Context(), bus.ErrClosed))
 		return
 	}
-	defer d.gate.through.Done()
+	defer d.source.gate.through.Done()
 	err := d.env.Reject(h.r.Context(), Rejected{
 		ID: h.digest(), Where: h.r.URL.Path, Reason: cause.Error(), ContentType: h.r.Header.Get("Content-Type"), Data: h.body,
 	})

@@ -167,3 +167,26 @@ func TestTokens(t *testing.T) {
 		}
 	}
 }
+
+// Who is the same in a new checker goes on with what is left of its rate; a new rate,
+// or a new token, begins anew.
+func TestCheckerFollowsTheOneBefore(t *testing.T) {
+	t.Parallel()
+	checker := func(secret string, count float64) *Checker {
+		return NewChecker(Auth{Tokens: []Token{{Name: "a", Token: value.NewSecret(secret), Grant: Grant{Rate: value.Rate{Count: count, Per: 24 * time.Hour}}}}}, "auth", Publish)
+	}
+	before := checker("a", 1)
+	if err := before.Check(request("/", "Bearer a"), Publish); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		secret string
+		count  float64
+		want   bool
+	}{{"a", 1, false}, {"a", 2, true}, {"b", 1, true}} {
+		err := checker(c.secret, c.count).Follow(before).Check(request("/", "Bearer "+c.secret), Publish)
+		if (err == nil) != c.want {
+			t.Errorf("token %s, %v a day: %v", c.secret, c.count, err)
+		}
+	}
+}

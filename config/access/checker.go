@@ -67,7 +67,8 @@ type tokenCaller struct {
 }
 
 // NewChecker is the check of a valid auth, which stands at where in the config.
-// Who has no scopes has those of always. In a new one all rates begin anew.
+// Who has no scopes has those of always. In a new one all rates begin anew, but for
+// those that Follow takes over.
 func NewChecker(auth Auth, where string, always ...Scope) *Checker {
 	c := &Checker{where: where, certs: map[string]*caller{}, now: time.Now}
 	for _, t := range auth.Tokens {
@@ -98,6 +99,30 @@ func newCaller(what string, g Grant, always []Scope) caller {
 		c.limit = rate.NewLimiter(rate.Limit(g.Rate.PerSecond()), max(1, int(min(g.Rate.Count, math.MaxInt32))))
 	}
 	return c
+}
+
+// Follow lets the checker take the place of another: who has the same
+// token or certificate there, and the same rate, has spent what they have spent.
+func (c *Checker) Follow(before *Checker) *Checker {
+	for i := range c.tokens {
+		for _, old := range before.tokens {
+			if old.hash == c.tokens[i].hash {
+				c.tokens[i].follow(&old.caller)
+			}
+		}
+	}
+	for match, who := range c.certs {
+		if old := before.certs[match]; old != nil {
+			who.follow(old)
+		}
+	}
+	return c
+}
+
+func (c *caller) follow(old *caller) {
+	if c.grant.Rate == old.grant.Rate {
+		c.limit = old.limit
+	}
 }
 
 // Check is why a request may not be served: a *Denied, or nil when it may.

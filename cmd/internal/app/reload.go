@@ -72,7 +72,7 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	restart := a.needRestart(next)
 	a.update(func(v *api.View) {
 		v.Config, v.NeedRestart = next, restart
-		v.Tokens = api.NewTokens(next.Server.Auth)
+		v.Tokens = api.NewTokens(next.Server.Auth).Follow(v.Tokens)
 		v.Ingest = a.door(next.Server.Limits)
 	})
 	a.swapSources(opened)

@@ -52,6 +52,9 @@ func (a *App) openSources(ctx context.Context, cfg *config.Config, fresh map[str
 		if err != nil {
 			return nil, fmt.Errorf("%s: source %s: %w", s.Pos, s.Name, err)
 		}
+		if f, ok := opened.run.(sources.Follower); ok && a.sources[s.Name] != nil {
+			f.Follow(a.sources[s.Name].run)
+		}
 		next[s.Name] = opened
 	}
 	return next, nil
