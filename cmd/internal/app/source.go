@@ -51,7 +51,7 @@ func newSource(name, kind string, log *slog.Logger) *source {
 
 func (s *source) started() bool { return s.cancel != nil }
 
-// start runs the source until cancel is called, and returns once it takes events.
+// start runs the source until cancel is called.
 func (s *source) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -59,18 +59,40 @@ func (s *source) start() {
 		defer close(s.done)
 		s.supervise(ctx)
 	}()
-	if r, ok := s.run.(sources.Readier); ok && !s.hold.held() {
-		late := time.NewTimer(readyPatience)
-		defer late.Stop()
-		select {
-		case <-r.Ready():
-		case <-late.C:
-			s.log.Warn("the source does not get ready; going on without it")
-		}
+}
+
+// await returns once the source takes events, or ctx ends. One that is paused takes
+// none, and is not waited for.
+func (s *source) await(ctx context.Context) {
+	r, ok := s.run.(sources.Readier)
+	if !ok || s.hold.held() {
+		return
+	}
+	select {
+	case <-r.Ready():
+	case <-ctx.Done():
+		s.log.Warn("the source does not get ready; going on without it")
 	}
 }
 
-// readyPatience is how long a source may take until its path leads to it.
+// startAll starts those of the sources that do not run yet and that which says, all at
+// the same time, and returns once they take events.
+func startAll(all map[string]*source, which func(*source) bool) {
+	limit, cancel := context.WithTimeout(context.Background(), readyPatience)
+	defer cancel()
+	var fresh []*source
+	for _, s := range all {
+		if !s.started() && which(s) {
+			s.start()
+			fresh = append(fresh, s)
+		}
+	}
+	for _, s := range fresh {
+		s.await(limit)
+	}
+}
+
+// readyPatience is how long sources may take until their paths lead to them.
 const readyPatience = 5 * time.Second
 
 // How long a source that failed is left alone: longer each time, unless it has

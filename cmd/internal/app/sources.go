@@ -105,11 +105,7 @@ func (a *App) openSource(ctx context.Context, s config.Source, owners map[string
 // ones they replace end, so that no path is without; the others start afterwards,
 // because two of them may want the same port or the same place in a stream.
 func (a *App) swapSources(next map[string]*source) {
-	for _, s := range next {
-		if !s.started() && len(s.doors) > 0 {
-			s.start()
-		}
-	}
+	startAll(next, func(s *source) bool { return len(s.doors) > 0 })
 	old := a.sources
 	a.sources = next
 	a.running.Store(&next)
@@ -119,11 +115,7 @@ func (a *App) swapSources(next map[string]*source) {
 	limit, cancel := context.WithTimeout(context.Background(), time.Duration(a.Config().Server.DrainTimeout))
 	defer cancel()
 	a.endSources(limit, gone)
-	for _, s := range next {
-		if !s.started() {
-			s.start()
-		}
-	}
+	startAll(next, func(*source) bool { return true })
 }
 
 // endSources ends sources, and waits for them until ctx ends.

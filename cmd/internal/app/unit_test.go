@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"sluice/bus/dispatch"
 	"sluice/bus/memlog"
 	"sluice/cmd/internal/api"
+	"sluice/config"
+	"sluice/config/value"
 	"sluice/sources"
 )
 
@@ -170,6 +173,69 @@ func TestEndSources(t *testing.T) {
 		if took := time.Since(start); took != time.Minute {
 			t.Errorf("waited %v", took)
 		}
+	})
+}
+
+// lateSource is one that never says that it is ready.
+type lateSource struct{ runFunc }
+
+func (lateSource) Ready() <-chan struct{} { return nil }
+
+// However many sources are slow to get ready, they are waited for together; none of
+// them starts before those that they replace have ended.
+func TestSwapSources(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var mu sync.Mutex
+		at := map[string]time.Duration{}
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			at[what] = time.Since(begin)
+		}
+		late := func(name string, linger time.Duration) *source {
+			s := newSource(name, "k", silent())
+			s.run = lateSource{func(ctx context.Context) error {
+				note(name + " starts")
+				<-ctx.Done()
+				<-time.After(linger) // of the bubble's clock
+				note(name + " ended")
+				return nil
+			}}
+			return s
+		}
+		cfg := &config.Config{Server: config.Server{DrainTimeout: value.Duration(time.Minute)}}
+		a := &App{log: silent()}
+		a.view.Store(&api.View{Config: cfg})
+		a.swapSources(map[string]*source{"a": late("old a", 3*time.Second), "b": late("old b", 0)})
+		if took := time.Since(begin); took != readyPatience {
+			t.Errorf("the first start took %v", took)
+		}
+		door := late("door", 0)
+		door.doors["/in"] = sources.Door{}
+		next := map[string]*source{"a": late("a", 0), "b": late("b", 0), "c": late("c", 0), "door": door, "other": late("other", 0)}
+		other := next["other"]
+		other.doors["/in/other"] = sources.Door{}
+		mu.Lock()
+		begin = time.Now()
+		mu.Unlock()
+		a.swapSources(next)
+		if took := time.Since(begin); took != 2*readyPatience+3*time.Second {
+			t.Errorf("the swap took %v", took)
+		}
+		synctest.Wait()
+		mu.Lock()
+		for what, want := range map[string]time.Duration{
+			"door starts": 0, "other starts": 0, "old b ended": readyPatience, "old a ended": readyPatience + 3*time.Second,
+			"a starts": readyPatience + 3*time.Second, "b starts": readyPatience + 3*time.Second, "c starts": readyPatience + 3*time.Second,
+		} {
+			if at[what] != want {
+				t.Errorf("%s at %v, want %v", what, at[what], want)
+			}
+		}
+		mu.Unlock()
+		a.endSources(t.Context(), next)
 	})
 }
 
