@@ -111,7 +111,7 @@ type Server struct {
 	ReadHeaderTimeout value.Duration `yaml:"read_header_timeout" doc:"How long a client may take to send the header of a request."`
 	ReadTimeout       value.Duration `yaml:"read_timeout" doc:"How long a client may take to send a whole request."`
 	Limits            Limits         `yaml:"limits" doc:"What is refused at the door."`
-	Auth              access.Auth    `yaml:"auth" doc:"Who may call: a list of tokens, or none for everybody."`
+	Auth              access.Auth    `yaml:"auth" doc:"Who may call: a list of tokens, or none for everybody. Left out, everybody on this machine may, by the name localhost or an IP address."`
 	TLS               TLS            `yaml:"tls" doc:"The certificate to serve with; plain HTTP when left out."`
 	CORS              CORS           `yaml:"cors" doc:"Whose web pages may send events: nobody's when left out."`
 }

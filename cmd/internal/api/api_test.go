@@ -474,6 +474,69 @@ func TestCrossOrigin(t *testing.T) {
 	}
 }
 
+// A name that a page's author lets lead to this machine is none that the bus answers
+// under: to the browser all that answers there is the page's own.
+func TestRebinding(t *testing.T) {
+	t.Parallel()
+	alone, _ := start(t)
+	f := apptest.NewFunction(t, nil)
+	everybody := apptest.Start(t, `
+sinks: {hook: {http: {url: "`+f.URL+`"}}}
+rules: {all: {match: {type: [order]}, to: [hook]}}
+server: {auth: none}
+`)
+	ask := func(n *apptest.Node, method, path, host string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, n.URL()+path, strings.NewReader(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := n.Client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	for _, host := range []string{"evil.example:8484", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example.", "internal.evil.example"} {
+		for _, route := range []string{"GET /api/v1/events", "GET /metrics", "POST /api/v1/dead-letters/redrive", "POST /events", "POST /in/orders", "GET /subscriptions"} {
+			method, path, _ := strings.Cut(route, " ")
+			if status := ask(alone, method, path, host); status != http.StatusForbidden {
+				t.Errorf("%s as %s: %d", route, host, status)
+			}
+		}
+		if status := ask(alone, "GET", "/livez", host); status != http.StatusOK {
+			t.Errorf("/livez as %s: %d", host, status)
+		}
+		if status := ask(everybody, "GET", "/api/v1/events", host); status != http.StatusOK {
+			t.Errorf("as %s, where everybody may: %d", host, status)
+		}
+	}
+	for _, host := range []string{"127.0.0.1:8484", "127.0.0.1", "localhost:8484", "LOCALHOST.", "app.localhost", "[::1]:8484", "[::1]", "sluice:8484", "host.docker.internal:8484", "mac.local"} {
+		if status := ask(alone, "GET", "/api/v1/events", host); status != http.StatusOK {
+			t.Errorf("as %s: %d", host, status)
+		}
+	}
+}
+
+// A query that a URL does not read would seem to be obeyed: a redrive of one sink would
+// be one of all.
+func TestUnknownQuery(t *testing.T) {
+	t.Parallel()
+	n, _ := start(t)
+	for _, r := range api.Routes() {
+		path := strings.NewReplacer("{name}", "hook", "{id}", "1.0").Replace(r.Path)
+		switch path {
+		case "/", "/events", "/livez", "/readyz", "/metrics": // taken from all the world, and probes
+			continue
+		}
+		if a := n.Do(r.Method, path+"?sikn=hook", ""); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), "sikn") {
+			t.Errorf("%s %s: %d %s", r.Method, path, a.Status, a.Body)
+		}
+	}
+}
+
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	logs := &apptest.Buffer{}

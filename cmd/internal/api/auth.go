@@ -28,6 +28,9 @@ func NewTokens(auth access.Auth) *Tokens { return access.NewChecker(auth, "serve
 
 // check is why a request may not be served; nil when it may.
 func (a *api) check(r *http.Request, scope Scope) error {
+	if err := a.checkHost(r); err != nil {
+		return err
+	}
 	err := a.View().Tokens.Check(r, scope)
 	var denied *access.Denied
 	if !errors.As(err, &denied) {

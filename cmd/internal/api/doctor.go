@@ -14,8 +14,12 @@ const scanPatience = 45 * time.Second
 
 // doctor looks for what is wrong. With store=false it leaves out to read the store.
 func (a *api) doctor(w http.ResponseWriter, r *http.Request) error {
+	q, err := queryOf(r, "store")
+	if err != nil {
+		return err
+	}
 	scan := scanPatience
-	if text := r.URL.Query().Get("store"); text != "" {
+	if text := q.Get("store"); text != "" {
 		read, err := strconv.ParseBool(text)
 		if err != nil {
 			return refuse(http.StatusBadRequest, "store: %q is neither true nor false", text)

@@ -28,6 +28,9 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 // decode reads a JSON object into dst, and refuses what it does not know: a
 // misspelt filter would choose everything. An empty body is an empty object.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, dst any) error {
+	if _, err := queryOf(r); err != nil {
+		return err
+	}
 	body, err := readBody(w, r, limit)
 	if err != nil {
 		return err
@@ -72,6 +75,9 @@ func queryOf(r *http.Request, known ...string) (query, error) {
 		return query{}, refuse(http.StatusBadRequest, "the query is not well-formed: %s", err)
 	}
 	for name, all := range values {
+		if len(known) == 0 {
+			return query{}, refuse(http.StatusBadRequest, "there is no parameter %q: this URL takes none; what a POST is to do stands in its body", name)
+		}
 		if !slices.Contains(known, name) {
 			return query{}, refuse(http.StatusBadRequest, "there is no parameter %q: there are %s", name, strings.Join(known, ", "))
 		}
@@ -80,6 +86,16 @@ func queryOf(r *http.Request, known ...string) (query, error) {
 		}
 	}
 	return query{values}, nil
+}
+
+// bare is what takes no query. One that is not looked at would seem to be obeyed.
+func bare(do func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if _, err := queryOf(r); err != nil {
+			return err
+		}
+		return do(w, r)
+	}
 }
 
 // limit is how many items are asked for.
