@@ -104,6 +104,8 @@ type fileLine struct {
 	ctx  context.Context //nolint:containedctx // a line that nobody waits for any more is not written
 	text []byte
 	done chan error
+
+	given bool // up, before it was written
 }
 
 var errFileClosed = errors.New("the file sink is closed")
@@ -114,7 +116,7 @@ func (s *fileSink) Deliver(ctx context.Context, d Delivery) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	line := &fileLine{ctx, printed(d), make(chan error, 1)}
+	line := &fileLine{ctx: ctx, text: printed(d), done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -150,6 +152,10 @@ func (s *fileSink) write() {
 		for len(lines) > 0 {
 			n, err := s.commit(lines)
 			for _, line := range lines[:n] {
+				if line.given { // it is not in the file: this must not read as a yes
+					line.done <- context.Cause(line.ctx)
+					continue
+				}
 				line.done <- err
 			}
 			lines = lines[n:]
@@ -168,6 +174,8 @@ func (s *fileSink) commit(lines []*fileLine) (n int, err error) {
 	for n < len(lines) && (n == 0 || s.fits(int64(len(text)+len(lines[n].text)))) {
 		if lines[n].ctx.Err() == nil {
 			text = append(text, lines[n].text...)
+		} else {
+			lines[n].given = true
 		}
 		n++
 	}

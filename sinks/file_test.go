@@ -404,3 +404,57 @@ func TestFileValidate(t *testing.T) {
 		}
 	}
 }
+
+// lateContext is a context that ends between two looks at it.
+type lateContext struct {
+	context.Context
+	end  context.CancelFunc
+	look chan struct{} // closed when somebody asks for Done
+	wait chan struct{}
+}
+
+// Done is asked for by who begins to wait.
+func (c *lateContext) Done() <-chan struct{} {
+	c.end()
+	close(c.look)
+	<-c.wait
+	return c.Context.Done()
+}
+
+// A line that was given up before it was written is no delivery, however late the one
+// who waits for it looks.
+func TestFileGivenUpIsNoDelivery(t *testing.T) {
+	t.Parallel()
+	for range 20 { // a select with two answers takes either
+		held, over := make(chan struct{}), make(chan struct{})
+		first := true
+		s := fileSettings(t)
+		s.SetSync(func(f *os.File) error {
+			if first {
+				first = false
+				close(held)
+				<-over
+			}
+			return f.Sync()
+		})
+		sink := open(t, s)
+		written := make(chan error, 1)
+		go func() { written <- sink.Deliver(context.Background(), numberedDelivery(t, 1)) }()
+		<-held
+		ctx := &lateContext{look: make(chan struct{}), wait: make(chan struct{})}
+		ctx.Context, ctx.end = context.WithCancel(t.Context())
+		result := make(chan error, 1)
+		go func() { result <- sink.Deliver(ctx, numberedDelivery(t, 2)) }()
+		<-ctx.look // the second line waits, and its time is over
+		close(over)
+		mustDeliver(t, sink, 3) // by then nobody writes the second any more
+		close(ctx.wait)
+		err := <-result
+		if <-written != nil {
+			t.Fatal(err)
+		}
+		if there := strings.Contains(idsIn(t, s.Path), "2"); err == nil && !there {
+			t.Fatal("the delivery counts as made, and is not in the file")
+		}
+	}
+}

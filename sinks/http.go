@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -158,11 +159,36 @@ func (s *HTTP) secrets() [][]byte {
 			found = append(found, words[len(words)-1])
 		}
 	}
+	found = append(found, urlSecrets(s.URL)...)
 	if user := s.URL.User; user != nil {
 		password, _ := user.Password()
 		found = append(found, password, strings.TrimPrefix(basicAuth(user.Username(), password), "Basic "))
 	}
 	return longest(found)
+}
+
+// urlSecrets are the parts of a path and a query that references stand for, such as
+// the key of a function: a far side that answers with what it was asked shows them.
+func urlSecrets(u value.URL) (found []string) {
+	written := u.String()
+	if !value.HasReference(written) {
+		return nil
+	}
+	parts := strings.Split(u.EscapedPath(), "/")
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		_, text, _ := strings.Cut(pair, "=")
+		parts = append(parts, text)
+	}
+	for _, part := range parts {
+		if strings.Contains(written, part) {
+			continue
+		}
+		found = append(found, part)
+		if plain, err := url.QueryUnescape(part); err == nil && plain != part {
+			found = append(found, plain)
+		}
+	}
+	return found
 }
 
 // longest are the texts that are long enough to be secrets: a shorter one would cut

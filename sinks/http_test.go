@@ -279,6 +279,39 @@ func TestHTTPAnswerIsCut(t *testing.T) {
 	}
 }
 
+// What a reference in the url stands for is a secret, wherever it stands.
+func TestHTTPHidesReferencesOfURL(t *testing.T) {
+	t.Parallel()
+	const key, hook = "k3y+/of=the function", "T0KEN-in-the-path"
+	var asked string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.Query().Get("code") + " " + r.URL.Path
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = fmt.Fprintf(w, "cannot POST %s with code %s to %s, public=%s", r.RequestURI, r.URL.Query().Get("code"), r.URL.Path, r.URL.Query().Get("public"))
+	}))
+	t.Cleanup(srv.Close)
+	resolver := value.Resolver{Env: func(name string) (string, bool) {
+		return map[string]string{"KEY": url.QueryEscape(key), "HOOK": hook}[name], true
+	}}
+	s := sinks.NewHTTP()
+	if err := s.URL.Resolve(srv.URL+"/hooks/${env:HOOK}/in?public=everybody&code=${env:KEY}", resolver); err != nil {
+		t.Fatal(err)
+	}
+	err := open(t, s).Deliver(t.Context(), testDelivery(t, "json"))
+	var answered *sinks.Error
+	if !errors.As(err, &answered) || asked != key+" /hooks/"+hook+"/in" {
+		t.Fatalf("%v, asked for %q", err, asked)
+	}
+	for _, secret := range []string{key, url.QueryEscape(key), hook} {
+		if strings.Contains(string(answered.Answer), secret) {
+			t.Errorf("%q is in the answer that is kept: %s", secret, answered.Answer)
+		}
+	}
+	if !strings.Contains(string(answered.Answer), "public=everybody") {
+		t.Errorf("what is no secret is gone: %s", answered.Answer)
+	}
+}
+
 func TestHTTPKeepsConnections(t *testing.T) {
 	t.Parallel()
 	var conns, n atomic.Int32

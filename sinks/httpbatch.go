@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"sluice/bus"
+	"sluice/config/value"
 )
 
 // DeliverBatch is BatchSink.DeliverBatch: one POST of a CloudEvents batch. An
@@ -25,13 +26,23 @@ import (
 func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
 	var answer []byte
 	err := s.post(s.newBatch(ctx, ds), func(res *http.Response) (err error) {
-		answer, err = io.ReadAll(io.LimitReader(res.Body, int64(s.maxAnswer)))
+		answer, err = io.ReadAll(io.LimitReader(res.Body, int64(s.maxAnswer)+1))
 		return err
 	})
 	if err != nil || len(answer) == 0 {
 		return nil, err
 	}
+	if len(answer) > s.maxAnswer && isObject(answer) {
+		return nil, fmt.Errorf("the answer is larger than the %s of max_answer, and the rest of it may say which events failed: "+
+			"let the function answer with batchItemFailures alone, or raise max_answer", value.Bytes(s.maxAnswer))
+	}
 	return partial(s.mask(answer), ds)
+}
+
+// isObject tells whether an answer begins as a JSON object does, in which
+// batchItemFailures may be.
+func isObject(answer []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(answer, " \t\r\n"), []byte("{"))
 }
 
 func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *outgoing {

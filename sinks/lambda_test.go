@@ -290,6 +290,7 @@ func TestLambdaBatch(t *testing.T) {
 			{`null`, "", ""},
 			{``, "", ""},
 			{`{"batchItemFailures":[{"itemIdentifier":"x"}]}`, "", "no event of the batch"},
+			{`{"log":"` + strings.Repeat("x", 1<<20) + `","batchItemFailures":[{"itemIdentifier":"1"}]}`, "", "answer with batchItemFailures alone"},
 		} {
 			answer = c.answer
 			failed, err := sink.DeliverBatch(t.Context(), ds)
@@ -303,7 +304,7 @@ func TestLambdaBatch(t *testing.T) {
 				}
 			}
 			if places != c.failed || (err != nil) != (c.all != "") || err != nil && !strings.Contains(err.Error(), c.all) {
-				t.Errorf("%s: failed %q, %v", c.answer, places, err)
+				t.Errorf("%.80s: failed %q, %v", c.answer, places, err)
 			}
 		}
 	}

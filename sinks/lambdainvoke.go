@@ -70,6 +70,10 @@ func (s *lambdaSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, 
 	if err != nil || !s.wait {
 		return nil, err
 	}
+	if len(answer) > maxReply && isObject(answer) {
+		return nil, fmt.Errorf("the answer is larger than %d bytes, and the rest of it may say which events failed: "+
+			"let the function answer with batchItemFailures alone", maxReply)
+	}
 	return partial(s.http.mask(answer), ds)
 }
 

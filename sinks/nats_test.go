@@ -271,6 +271,37 @@ func TestNATSBatch(t *testing.T) {
 	}
 }
 
+// Of several subjects in one batch that the user may not publish to, each delivery
+// fails: core NATS says so to the connection, and not to who publishes.
+func TestNATSCoreDeniesEach(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "few", Password: password, Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"orders.us", "orders.uk"}},
+		}}}
+	})
+	settings := natsSettings(s.URL)
+	settings.Subject, settings.JetStream = "orders.{region}", false
+	settings.User, settings.Password = value.NewText("few"), value.NewSecret(password)
+	sink := open(t, settings).(sinks.BatchSink)
+	var ds []sinks.Delivery
+	for i, region := range []string{"us", "eu", "uk", "eu"} {
+		ds = append(ds, sinks.Delivery{Event: kafkaEvent(t, "1", bus.Attr{Name: "region", Value: region}), ID: fmt.Sprint("d", i), Sink: "s", Attempt: 1})
+	}
+	for range 20 {
+		failed, err := sink.DeliverBatch(t.Context(), ds)
+		if err != nil || len(failed) != len(ds) {
+			t.Fatal(err, failed)
+		}
+		for i, err := range failed {
+			var e *sinks.Error
+			if denied := i%2 == 0; denied != (err != nil) || denied && (!errors.As(err, &e) || e.Status != http.StatusForbidden) {
+				t.Errorf("message %d: %v", i, err)
+			}
+		}
+	}
+}
+
 // The server goes away while many deliveries are under way, and comes back: each is in
 // the stream once.
 func TestNATSSinkServerRestart(t *testing.T) {

@@ -159,7 +159,8 @@ func (e *noStream) Error() string {
 
 // flush publishes messages to core NATS, and fills errs: nil once the server has them.
 func (c *natsConn) flush(ctx context.Context, msgs []*natsgo.Msg, errs []error) {
-	before := c.nc.LastError()
+	denials := c.watch.Denials(c.nc)
+	defer denials.Stop()
 	sent := make([]*natsgo.Msg, len(msgs))
 	for i, m := range msgs {
 		if m != nil {
@@ -171,6 +172,10 @@ func (c *natsConn) flush(ctx context.Context, msgs []*natsgo.Msg, errs []error) 
 	ctx, cancel := context.WithTimeout(ctx, natsAckWait)
 	defer cancel()
 	err := c.nc.FlushWithContext(ctx)
+	var denied []error // what is not allowed is said before the answer to the flush
+	if err == nil {
+		denied, err = denials.All(ctx)
+	}
 	switch {
 	case err == nil:
 	case ctx.Err() == nil: // a flush fails with the connection only
@@ -178,15 +183,15 @@ func (c *natsConn) flush(ctx context.Context, msgs []*natsgo.Msg, errs []error) 
 	default:
 		err = fmt.Errorf("the server has not said that it has the message: %w", context.Cause(ctx))
 	}
-	// What is not allowed is said before the answer to the flush.
-	denied := c.nc.LastError()
 	for i, m := range sent {
 		switch {
 		case m == nil:
 		case err != nil:
 			errs[i] = err
-		case denied != before && errors.Is(denied, natsgo.ErrPermissionViolation) && forbids(denied, m.Subject): //nolint:errorlint // whether there is another
-			errs[i] = denied
+		default:
+			if at := slices.IndexFunc(denied, func(d error) bool { return forbids(d, m.Subject) }); at >= 0 {
+				errs[i] = denied[at]
+			}
 		}
 	}
 }

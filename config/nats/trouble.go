@@ -109,6 +109,7 @@ type Watch struct {
 	mu      sync.Mutex
 	state   State
 	changed chan struct{}
+	denials []*Denials // those who listen
 }
 
 // NewWatch returns a Watch that tells report of trouble, and of its end with nil,
@@ -158,7 +159,12 @@ func (w *Watch) onError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	case Login:
 		w.down(class, explained)
 	case Denied:
-		w.change(explained, func(s *State) { s.Denied = explained })
+		w.change(explained, func(s *State) {
+			s.Denied = explained
+			for _, d := range w.denials {
+				d.all = append(d.all, explained)
+			}
+		})
 	default:
 		w.change(explained, func(*State) {})
 	}
