@@ -52,7 +52,11 @@ func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err 
 			a.Body = s.mask(body[:min(len(body), MaxAnswerBody)])
 		}
 		if events {
-			if a.Events, err = ReadEvents(d.Sink, d.ID, res.Header, body); err != nil {
+			of := d.ID
+			if a.Lease > 0 { // the end of the job has a reply too, which is another event
+				of += "-lease"
+			}
+			if a.Events, err = ReadEvents(d.Sink, of, res.Header, body); err != nil {
 				// Another attempt does not mend that.
 				err = Permanent(fmt.Errorf("the function answered with an event that is not valid: %w", err))
 			}

@@ -56,6 +56,7 @@ type leases struct {
 // away is a lease that is not in the list, and may be there again.
 type away struct {
 	try  int
+	sink string
 	back chan struct{} // closed when it is known what became of it
 }
 
@@ -133,6 +134,9 @@ func (d *Dispatcher) LeaseSink(id string) string {
 	for _, w := range d.retries.leases.waiting[id] {
 		return w.sink
 	}
+	for _, w := range d.retries.leases.away[id] { // a heartbeat, beside the end of the job
+		return w.sink
+	}
 	return ""
 }
 
@@ -150,7 +154,7 @@ func (r *retries) pickLease(id, token string) (w *retry, gone *away, busy <-chan
 	}
 	if w != nil {
 		r.remove(w)
-		gone = &away{w.try, make(chan struct{})}
+		gone = &away{w.try, w.sink, make(chan struct{})}
 		r.leases.away[id] = append(r.leases.away[id], gone)
 		return w, gone, nil, nil
 	}

@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -197,6 +198,38 @@ func TestExtendLease(t *testing.T) {
 		}
 		synctest.Wait()
 		d.settled()
+	})
+}
+
+// A reply may come while a heartbeat is being written: whose it is is known all the
+// time, since its source follows from that.
+func TestLeaseSinkDuringExtend(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var looked []string
+		var look atomic.Pointer[func()]
+		store := memlog.New(memlog.Options{Hook: func(_ context.Context, op memlog.Op) error {
+			if f := look.Load(); f != nil && op.Name == memlog.OpAppend && op.Stream == bus.Retries {
+				(*f)()
+			}
+			return nil
+		}})
+		f := newLessee(time.Minute)
+		d := start(t, store, byType(t, spec("job", f, leases(time.Hour))))
+		defer d.stop()
+		if _, err := d.pub.Publish(t.Context(), typed(t, "e", "job")); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		id, token := f.of("e")
+		ask := func() { looked = append(looked, d.LeaseSink(id)) }
+		look.Store(&ask)
+		if _, err := d.ExtendLease(t.Context(), id, token, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		look.Store(nil)
+		if len(looked) == 0 || slices.Contains(looked, "") {
+			t.Errorf("while the heartbeat is written the lease is of %q", looked)
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package app_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,4 +89,46 @@ rules:
 		t.Errorf("the function was called %d times", len(job.Requests()))
 	}
 	apptest.Eventually(t, "all is settled", func() bool { b := n.Bus().Balance(); return b.Open() == 0 && b.Lost() == 0 })
+}
+
+// The answer that takes a lease may be an event, and so may be the end of the job:
+// those are two, also where the function gives them no ids.
+func TestLeaseReplies(t *testing.T) {
+	t.Parallel()
+	last := apptest.NewFunction(t, nil)
+	headers := make(chan http.Header, 1)
+	job := apptest.NewFunction(t, func(w http.ResponseWriter, r *http.Request) {
+		headers <- r.Header.Clone()
+		w.Header().Set("Ce-Type", "begun")
+		w.Header().Set("Sluice-Lease", "30m")
+		w.WriteHeader(http.StatusAccepted)
+	})
+	n := apptest.Start(t, fmt.Sprintf(`
+dedup: {window: 1h}
+sinks:
+  job: {http: {url: %q}, lease: 1h}
+  last: {http: {url: %q}}
+rules:
+  begin: {match: {type: [begin]}, to: [job]}
+  end: {match: {source: [/sinks/job]}, to: [last]}
+`, job.URL, last.URL))
+	n.MustPublish("1", "begin", "{}")
+	h := <-headers
+	apptest.Eventually(t, "the lease is taken", func() bool { b := n.Bus().Balance(); return b.Retries == 1 })
+	if a := n.Do("POST", "/api/v1/leases/"+h.Get("Sluice-Delivery-Id")+"/complete", "", "Ce-Type", "done",
+		"Sluice-Lease-Token", h.Get("Sluice-Lease-Token")); a.Status != http.StatusOK {
+		t.Fatalf("complete: %d %s", a.Status, a.Body)
+	}
+	apptest.Eventually(t, "all is settled", func() bool { b := n.Bus().Balance(); return b.Open() == 0 })
+	var types []string
+	apptest.Eventually(t, "both replies arrive", func() bool {
+		types = nil
+		for _, r := range last.Requests() {
+			types = append(types, r.Header.Get("Ce-Type"))
+		}
+		return len(last.Delivered()) == 2
+	})
+	if slices.Sort(types); !slices.Equal(types, []string{"begun", "done"}) {
+		t.Errorf("the replies are %q", types)
+	}
 }
