@@ -156,7 +156,7 @@ func (e *env) showLetter(d deadLetterDoc) error {
 // answer is what the sink answered, on one line.
 func (a attemptDoc) answer() string {
 	if a.AnswerBase64 != "" {
-		return "base64 " + a.AnswerBase64
+		return "base64 " + oneLine(a.AnswerBase64)
 	}
 	return oneLine(a.Answer)
 }

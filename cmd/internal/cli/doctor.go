@@ -218,7 +218,7 @@ func (e *env) showReport(r *doctor.Report) error {
 		if f.Subject != "" && f.Fault == nil {
 			subject = f.Subject + ": "
 		}
-		e.printf("%s  %-12s  %s\n", sign, f.Check, oneLine(subject+f.Message))
+		e.printf("%s  %-12s  %s\n", sign, oneLine(f.Check), oneLine(subject+f.Message))
 		if f.Action != "" {
 			e.printf("%s  %-12s  → %s\n", "       ", "", oneLine(f.Action))
 		}

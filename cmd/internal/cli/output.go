@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -31,8 +32,25 @@ func (e *env) printJSON(v any) error {
 		return err
 	}
 	out.WriteByte('\n')
-	_, err = e.stdout.Write(out.Bytes())
+	_, err = e.stdout.Write(calm(out.Bytes()))
 	return err
+}
+
+// calm escapes what JSON lets stand as it is and some terminals obey: U+007F to U+009F.
+func calm(doc []byte) []byte {
+	steers := func(r rune) bool { return r >= 0x7f && r < 0xa0 }
+	if bytes.IndexFunc(doc, steers) < 0 {
+		return doc
+	}
+	out := make([]byte, 0, len(doc)+16)
+	for _, r := range string(doc) {
+		if steers(r) { // it is in a text: nothing else of JSON has such characters
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }
 
 func (e *env) printf(format string, args ...any) {
@@ -42,13 +60,13 @@ func (e *env) printf(format string, args ...any) {
 // note tells something that is not a result.
 func (e *env) note(format string, args ...any) {
 	if !e.quiet {
-		fmt.Fprintf(e.stderr, format+"\n", args...)
+		fmt.Fprintln(e.stderr, printable(fmt.Sprintf(format, args...)))
 	}
 }
 
 // complain tells what went wrong with one of many things, and goes on.
 func (e *env) complain(format string, args ...any) {
-	fmt.Fprintf(e.stderr, "sluice: "+format+"\n", args...)
+	fmt.Fprintln(e.stderr, "sluice: "+printable(fmt.Sprintf(format, args...)))
 }
 
 // isTerminal tells whether somebody sits at the other end of a stream.

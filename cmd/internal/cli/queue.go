@@ -128,7 +128,7 @@ func (e *env) printLine(doc any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s\n", line)
+	_, err = fmt.Fprintf(e.stdout, "%s\n", calm(line))
 	return err
 }
 

@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, e *env) int {
 		exit = usagef("%s%s: see `%s --help`", firstLine(err.Error()), nearestVerb(cmd, err), cmd.CommandPath())
 	}
 	if exit.err != nil {
-		fmt.Fprintf(e.stderr, "sluice: %v\n", exit.err)
+		e.complain("%v", exit.err)
 	}
 	return exit.code
 }

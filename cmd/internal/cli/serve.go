@@ -104,6 +104,11 @@ func (e *env) serve(ctx context.Context, opts app.Options) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	// Who reads the standard output may go away: an error of the sink that writes there,
+	// and no end of the bus.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
 	return a.Run(ctx, hup)
 }
 

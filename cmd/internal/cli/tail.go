@@ -161,7 +161,7 @@ func (t *tail) show(line []byte) error {
 		t.e.note("%d left out: they came faster than this tail took them", n.Missed-t.missed)
 		t.missed = n.Missed
 	}
-	text := string(line)
+	text := string(calm(line))
 	if !t.e.json() {
 		text = t.line(n)
 	}
@@ -189,13 +189,13 @@ func (t *tail) line(n noticeDoc) string {
 		if len(n.Rules) == 0 {
 			add(p.yellow("no rule matches"))
 		} else {
-			add("rules=" + strings.Join(n.Rules, ","))
+			add("rules=" + oneLine(strings.Join(n.Rules, ",")))
 		}
 		for _, m := range n.WhereMisses {
 			if m.Error == "" {
-				add(p.dim("where of " + m.Rule + " is false"))
+				add(p.dim("where of " + oneLine(m.Rule) + " is false"))
 			} else {
-				add(p.yellow("where of " + m.Rule + " has no answer: " + oneLine(m.Error)))
+				add(p.yellow("where of " + oneLine(m.Rule) + " has no answer: " + oneLine(m.Error)))
 			}
 		}
 		return strings.Join(parts, " ")
@@ -208,18 +208,18 @@ func (t *tail) line(n noticeDoc) string {
 	case dispatch.StageDeadLetter:
 		add(p.red("dead letter"))
 	default:
-		add(n.Stage)
+		add(oneLine(n.Stage))
 	}
 	add(id)
-	add("→ " + n.Sink)
-	add(p.dim("rule=" + n.Rule))
+	add("→ " + oneLine(n.Sink))
+	add(p.dim("rule=" + oneLine(n.Rule)))
 	if n.Status != 0 {
 		add(strconv.Itoa(n.Status))
 	}
 	if n.Error != "" {
 		add(oneLine(n.Error))
 	} else if n.Status == 0 && n.Stage != dispatch.StageDelivered {
-		add(n.Class)
+		add(oneLine(n.Class))
 	}
 	if n.Attempt > 1 || n.Stage != dispatch.StageDelivered {
 		add("attempt=" + strconv.Itoa(n.Attempt))
@@ -229,7 +229,7 @@ func (t *tail) line(n noticeDoc) string {
 		add("next in " + span(seconds(n.AfterSeconds)))
 	}
 	if n.Reason != "" {
-		add("reason=" + n.Reason)
+		add("reason=" + oneLine(n.Reason))
 	}
 	return strings.Join(parts, " ")
 }
