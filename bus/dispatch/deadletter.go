@@ -136,6 +136,7 @@ func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
 			return
 		}
 		d.dead.count(dv.sink, 1)
+		dv.sealed = true
 		l.metrics.buried(dv.rule, m.Reason)
 		l.end(dv, &l.metrics.live.dead)
 	}})

@@ -35,6 +35,7 @@ type delivery struct {
 	key      string // of order_by
 	pinned   bool   // its next attempt has no record of its own
 	reserved bool   // it has taken its key while it waits for its next attempt
+	sealed   bool   // a record says that it has ended
 
 	shaped  bool           // when it came into being its rule had a transform
 	payload *sinks.Payload // of the attempt under way
@@ -47,10 +48,10 @@ type origin struct {
 	pos    bus.Position
 }
 
-// settle says that the record is not needed any more.
-func (o origin) settle() {
+// settle says that the record is not needed any more for a delivery.
+func (o origin) settle(d *delivery) {
 	if o.ledger != nil {
-		o.ledger.settle(o.pos)
+		o.ledger.settleBranch(o.pos, branch{d.rule, d.sink})
 	}
 }
 

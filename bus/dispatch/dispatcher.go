@@ -52,8 +52,10 @@ type Dispatcher struct {
 	retries                                             *retries
 	dead                                                *deadLetters
 
-	committing sync.Mutex // one at a time
-	saving     saving
+	committing  sync.Mutex    // one at a time
+	commits     atomic.Uint64 // how many have begun
+	savedCommit atomic.Uint64 // the last that is durable
+	saving      saving
 
 	routing atomic.Pointer[routing]
 	reload  sync.Mutex // one at a time
@@ -164,6 +166,7 @@ func (d *Dispatcher) newWriter(stream string, waiting int, persist bool) *writer
 	w := newWriter(d.store.Stream(stream), d.log.With("stream", stream), writerLimits{packRecords, packBytes, waiting})
 	w.persist = persist
 	w.wrote = d.metrics.wrote(stream)
+	w.saveFirst = d.saveFirst
 	if stream != bus.Events { // an event that was stored is routed, whatever its publisher was told
 		w.strays = func(first, last uint64) { d.removeStrays(w.stream, stream, first, last) }
 	}

@@ -44,7 +44,8 @@ type lane struct {
 	spillover bool        // new deliveries go to the backlog
 	cramped   bool        // the store has no room for the backlog
 	refused   []*delivery // order_by: what it refused, which comes before closing
-	pinned    int         // deliveries that wait for an attempt without a record of that
+	unsaved   unsaved
+	pinned    int // deliveries that wait for an attempt without a record of that
 	crampedAt time.Time
 	spilling  int            // deliveries on their way to the backlog
 	writing   int            // further records on their way there, of deliveries that are not in the lane or run
@@ -97,6 +98,7 @@ func (d *Dispatcher) newLane(name string) *lane {
 		metrics:  d.metrics.lane(name),
 		books:    d.newLedger(bus.Backlog, false),
 		running:  map[*delivery]struct{}{},
+		unsaved:  unsaved{keys: map[string]uint64{}},
 		detached: map[bus.Position]*delivery{},
 		known:    map[uint64]int{},
 		readTo:   1,
@@ -229,10 +231,17 @@ func (l *lane) next() *delivery {
 
 // end ends a delivery for good, and counts it as what it came to.
 func (l *lane) end(d *delivery, outcome *atomic.Int64) {
-	l.settle(d, func() { outcome.Add(1) })
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.running, d)
+	d.state = done
+	outcome.Add(1)
+	d.origin.settle(d)
+	if d.origin.ledger == l.books {
+		delete(l.detached, d.origin.pos)
+	}
 	if l.ordered() {
+		l.ended(d)
 		l.releaseKey(d.key)
 	}
 }
@@ -252,12 +261,12 @@ func (l *lane) startUnpark(key string, k *orderKey) {
 // settle ends a delivery's stay in the lane: the record that covers it is not
 // needed any more. next gives it its next place, under the lock of the lane.
 func (l *lane) settle(d *delivery, next func()) {
-	l.settleOrigin(l.leave(d, next))
+	l.settleOrigin(d, l.leave(d, next))
 }
 
 // settleOrigin settles a record that covered a delivery of the lane.
-func (l *lane) settleOrigin(last origin) {
-	last.settle()
+func (l *lane) settleOrigin(d *delivery, last origin) {
+	last.settle(d)
 	if last.ledger == l.books {
 		l.mu.Lock()
 		delete(l.detached, last.pos) // not before it is settled: the feed looks at both

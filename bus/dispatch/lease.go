@@ -282,6 +282,7 @@ func (o *openedLease) ended(done func(error)) write {
 		switch {
 		case err == nil:
 			r.books.begin(pos.Seq, n, 0)
+			o.w.d.sealed = true
 			o.judge(nil)
 			r.keepEnded([]bus.Position{pos})
 			if pos.Index == n-1 {
@@ -417,7 +418,7 @@ func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Durat
 		}
 		r.again(&retry{due: due, pos: pos, sink: w.sink, d: next, reserved: w.reserved, key: w.key, leased: next.id, try: w.try})
 		l.mu.Unlock()
-		l.settleOrigin(w.d.origin)
+		l.settleOrigin(w.d, w.d.origin)
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}

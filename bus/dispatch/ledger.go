@@ -1,10 +1,7 @@
 package dispatch
 
 import (
-	"encoding/binary"
-	"errors"
 	"maps"
-	"slices"
 	"sync"
 
 	"sluice/bus"
@@ -31,13 +28,33 @@ type ledger struct {
 
 	mu      sync.Mutex
 	pages   map[uint64]*page
-	order   []uint64          // ordered only: the pages by number
-	next    uint64            // the number after the last page
-	open    int               // records that are not settled
-	bytes   int               // of the packs that are not settled
-	marks   map[uint64][]byte // from the snapshot, of packs that were not read again yet
-	changed bool              // since the last snapshot
+	order   []uint64         // ordered only: the pages by number
+	next    uint64           // the number after the last page
+	open    int              // records that are not settled
+	bytes   int              // of the packs that are not settled
+	marks   marks            // from the snapshot, of packs that were not read again yet
+	partly  map[branch]marks // of records that are not settled: those of their deliveries that are
+	changed bool             // since the last snapshot
 }
+
+// marks are, by the numbers of packs, a bit for each record.
+type marks map[uint64][]byte
+
+func (m marks) set(pos bus.Position) {
+	bits := m[pos.Seq]
+	for len(bits) <= pos.Index/8 {
+		bits = append(bits, 0)
+	}
+	bits[pos.Index/8] |= 1 << (pos.Index % 8)
+	m[pos.Seq] = bits
+}
+
+func (m marks) has(pos bus.Position) bool { return marked(m[pos.Seq], pos.Index) }
+
+func marked(bits []byte, i int) bool { return i/8 < len(bits) && bits[i/8]&(1<<(i%8)) != 0 }
+
+// branch is where one delivery of a record goes that has several.
+type branch struct{ rule, sink string }
 
 // page is one pack in the ledger.
 type page struct {
@@ -49,7 +66,7 @@ type page struct {
 }
 
 func newLedger(stream string, ordered bool) *ledger {
-	return &ledger{stream: stream, ordered: ordered, pages: map[uint64]*page{}, marks: map[uint64][]byte{}, next: 1}
+	return &ledger{stream: stream, ordered: ordered, pages: map[uint64]*page{}, marks: marks{}, partly: map[branch]marks{}, next: 1}
 }
 
 // begin opens the page of a pack of n records: each counts as one delivery that
@@ -66,7 +83,7 @@ func (l *ledger) begin(seq uint64, n, bytes int) {
 	delete(l.marks, seq)
 	for i := range n {
 		p.left[i] = 1
-		if i/8 < len(before) && before[i/8]&(1<<(i%8)) != 0 {
+		if marked(before, i) {
 			p.settle(i)
 		}
 	}
@@ -111,8 +128,11 @@ func (l *ledger) read(seq uint64) {
 	l.finish(seq, p)
 }
 
-// settle ends one delivery of a record.
-func (l *ledger) settle(pos bus.Position) {
+// settle ends the one delivery of a record.
+func (l *ledger) settle(pos bus.Position) { l.settleBranch(pos, branch{}) }
+
+// settleBranch ends one of the deliveries of a record.
+func (l *ledger) settleBranch(pos bus.Position, b branch) {
 	l.mu.Lock()
 	p := l.pages[pos.Seq]
 	if p == nil || pos.Index >= len(p.left) || p.left[pos.Index] == 0 {
@@ -120,6 +140,7 @@ func (l *ledger) settle(pos bus.Position) {
 		return
 	}
 	if p.left[pos.Index]--; p.left[pos.Index] > 0 {
+		l.branchEnded(pos, b)
 		l.mu.Unlock()
 		return
 	}
@@ -130,6 +151,30 @@ func (l *ledger) settle(pos bus.Position) {
 	if l.freed != nil {
 		l.freed()
 	}
+}
+
+func (l *ledger) branchEnded(pos bus.Position, b branch) {
+	m := l.partly[b]
+	if m == nil {
+		m = marks{}
+		l.partly[b] = m
+	}
+	m.set(pos)
+	l.change()
+}
+
+// markBranch notes that a delivery of a record has ended that is still to be routed.
+func (l *ledger) markBranch(pos bus.Position, b branch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.branchEnded(pos, b)
+}
+
+// branchSettled tells whether a delivery of a record that is not settled has ended.
+func (l *ledger) branchSettled(pos bus.Position, b branch) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.partly[b].has(pos)
 }
 
 // finish closes a page that is read and settled. It is called with the lock and
@@ -216,35 +261,6 @@ func (l *ledger) forget(below uint64) {
 	}
 }
 
-// A snapshot is, in uvarints, the floor and the number of packs that have
-// settled records, and for each of them its number, the length of its marks in
-// bytes, and the marks.
-
-// snapshot appends the state to dst.
-func (l *ledger) snapshot(dst []byte) []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changed = false
-	marks := maps.Clone(l.marks)
-	for seq, p := range l.pages {
-		if p.open < len(p.left) {
-			marks[seq] = p.marks
-		}
-	}
-	floor := uint64(0)
-	if l.ordered {
-		floor = l.lowest()
-	}
-	dst = binary.AppendUvarint(dst, floor)
-	dst = binary.AppendUvarint(dst, uint64(len(marks)))
-	for _, seq := range slices.Sorted(maps.Keys(marks)) {
-		dst = binary.AppendUvarint(dst, seq)
-		dst = binary.AppendUvarint(dst, uint64(len(marks[seq])))
-		dst = append(dst, marks[seq]...)
-	}
-	return dst
-}
-
 // change notes that the last snapshot is not true any more.
 func (l *ledger) change() {
 	if !l.changed && l.dirty != nil {
@@ -253,40 +269,17 @@ func (l *ledger) change() {
 	l.changed = true
 }
 
-var errSnapshot = errors.New("the saved state is unreadable")
-
-// restore begins from a snapshot.
-func (l *ledger) restore(src []byte) (err error) {
-	uvarint := func() uint64 {
-		n, size := binary.Uvarint(src)
-		if size <= 0 {
-			err = errSnapshot
-			return 0
-		}
-		src = src[size:]
-		return n
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next = max(uvarint(), 1)
-	for range uvarint() {
-		seq, size := uvarint(), uvarint()
-		if err != nil || size > uint64(len(src)) {
-			return errSnapshot
-		}
-		l.marks[seq] = slices.Clone(src[:size])
-		src = src[size:]
-	}
-	return err
-}
-
 // cut forgets what a snapshot said about packs behind the last one that there is:
 // their numbers will be used again.
 func (l *ledger) cut(last uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.next = min(l.next, last+1)
-	maps.DeleteFunc(l.marks, func(seq uint64, _ []byte) bool { return seq > last })
+	behind := func(seq uint64, _ []byte) bool { return seq > last }
+	maps.DeleteFunc(l.marks, behind)
+	for _, m := range l.partly {
+		maps.DeleteFunc(m, behind)
+	}
 }
 
 // marked tells whether a record is settled as far as the ledger knows: unlike
@@ -294,23 +287,17 @@ func (l *ledger) cut(last uint64) {
 func (l *ledger) marked(pos bus.Position) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	marks := l.marks[pos.Seq]
 	if p := l.pages[pos.Seq]; p != nil {
-		marks = p.marks
+		return marked(p.marks, pos.Index)
 	}
-	return pos.Index/8 < len(marks) && marks[pos.Index/8]&(1<<(pos.Index%8)) != 0
+	return l.marks.has(pos)
 }
 
 // mark notes that a record is settled whose pack is still to be opened.
 func (l *ledger) mark(pos bus.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	marks := l.marks[pos.Seq]
-	for len(marks) <= pos.Index/8 {
-		marks = append(marks, 0)
-	}
-	marks[pos.Index/8] |= 1 << (pos.Index % 8)
-	l.marks[pos.Seq] = marks
+	l.marks.set(pos)
 	l.change()
 }
 

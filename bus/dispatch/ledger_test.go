@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -14,13 +15,21 @@ func TestLedger(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLedger(bus.Events, true)
-		left := map[bus.Position]int{} // deliveries that are not settled
+		all := map[bus.Position]map[branch]bool{} // the deliveries, and whether each is settled
 		sizes := map[uint64]int{}
 		next := uint64(1)
+		left := func(pos bus.Position) (n int) {
+			for _, settled := range all[pos] {
+				if !settled {
+					n++
+				}
+			}
+			return n
+		}
 		floor := func() uint64 {
 			for seq := uint64(1); seq < next; seq++ {
 				for i := range sizes[seq] {
-					if left[bus.Position{Seq: seq, Index: i}] > 0 {
+					if left(bus.Position{Seq: seq, Index: i}) > 0 {
 						return seq
 					}
 				}
@@ -28,51 +37,65 @@ func TestLedger(t *testing.T) {
 			return next
 		}
 		open := func() (n int) {
-			for _, k := range left {
-				if k > 0 {
+			for pos := range all {
+				if left(pos) > 0 {
 					n++
 				}
 			}
 			return n
 		}
+		route := func(l *ledger, seq uint64) {
+			l.begin(seq, sizes[seq], 10)
+			for i := range sizes[seq] {
+				pos := bus.Position{Seq: seq, Index: i}
+				if (left(pos) == 0) != l.settled(pos) && len(all[pos]) > 0 {
+					t.Fatalf("record %v is settled: %v, and %d deliveries are left", pos, l.settled(pos), left(pos))
+				}
+				if l.settled(pos) {
+					continue
+				}
+				l.start(pos, len(all[pos]))
+				for b, settled := range all[pos] {
+					if l.branchSettled(pos, b) != settled {
+						t.Fatalf("delivery %v of %v is settled: %v, want %v", b, pos, !settled, settled)
+					}
+					if settled {
+						l.settleBranch(pos, b)
+					}
+				}
+			}
+			l.read(seq)
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"pack": func(t *rapid.T) {
-				n := rapid.IntRange(1, 20).Draw(t, "records")
-				l.begin(next, n, 10)
-				sizes[next] = n
-				for i := range n {
-					pos := bus.Position{Seq: next, Index: i}
-					left[pos] = rapid.IntRange(0, 3).Draw(t, "deliveries")
-					l.start(pos, left[pos])
+				sizes[next] = rapid.IntRange(1, 20).Draw(t, "records")
+				for i := range sizes[next] {
+					to := map[branch]bool{}
+					for n := range rapid.IntRange(0, 3).Draw(t, "deliveries") {
+						to[branch{"r", strconv.Itoa(n)}] = false
+					}
+					all[bus.Position{Seq: next, Index: i}] = to
 				}
-				l.read(next)
+				route(l, next)
 				next++
 			},
 			"settle": func(t *rapid.T) {
 				pos := bus.Position{Seq: rapid.Uint64Range(1, next).Draw(t, "seq"), Index: rapid.IntRange(0, 19).Draw(t, "index")}
-				l.settle(pos)
-				left[pos] = max(0, left[pos]-1)
+				b := branch{"r", strconv.Itoa(rapid.IntRange(0, 2).Draw(t, "delivery"))}
+				if settled, there := all[pos][b]; there && !settled {
+					l.settleBranch(pos, b)
+					all[pos][b] = true
+				}
 			},
 			"restart": func(t *rapid.T) {
-				fresh := newLedger(bus.Events, true)
-				if err := fresh.restore(l.snapshot(nil)); err != nil {
-					t.Fatal(err)
+				l = restarted(t, l)
+				from := l.floor()
+				if rapid.Bool().Draw(t, "twice") { // before anything was read
+					l = restarted(t, l)
 				}
-				// What was partly settled is begun anew, whole.
-				for seq := fresh.floor(); seq < next; seq++ {
-					fresh.begin(seq, sizes[seq], 10)
-					for i := range sizes[seq] {
-						pos := bus.Position{Seq: seq, Index: i}
-						if (left[pos] == 0) != fresh.settled(pos) {
-							t.Fatalf("after a restart record %v is settled: %v, want %v", pos, fresh.settled(pos), left[pos] == 0)
-						}
-						if left[pos] > 0 {
-							fresh.start(pos, left[pos])
-						}
-					}
-					fresh.read(seq)
+				for seq := from; seq < next; seq++ {
+					route(l, seq)
 				}
-				l = fresh
 			},
 			"": func(t *rapid.T) {
 				if got := l.floor(); got != floor() {
@@ -84,6 +107,17 @@ func TestLedger(t *testing.T) {
 			},
 		})
 	})
+}
+
+// restarted is a ledger that begins from what another saved.
+func restarted(t interface{ Fatal(...any) }, l *ledger) *ledger {
+	var saved savedLedger
+	l.save(&saved)
+	fresh := newLedger(l.stream, l.ordered)
+	if err := fresh.restore(&saved); err != nil {
+		t.Fatal(err)
+	}
+	return fresh
 }
 
 func TestLedgerKeepsAPackUntilItIsReadAndRemoved(t *testing.T) {
@@ -116,16 +150,19 @@ func TestLedgerForgetsWhatIsCutOff(t *testing.T) {
 		l.begin(seq+1, 2, 0)
 		l.settle(bus.Position{Seq: seq + 1})
 	}
-	again := newLedger(bus.Events, true)
-	if err := again.restore(l.snapshot(nil)); err != nil {
-		t.Fatal(err)
+	for seq := range uint64(10) {
+		l.markBranch(bus.Position{Seq: seq + 1, Index: 1}, branch{"r", "s"})
 	}
+	again := restarted(t, l)
 	again.cut(6)
 	if !again.marked(bus.Position{Seq: 6}) || again.marked(bus.Position{Seq: 7}) {
 		t.Error("the marks behind the end are kept, or those before it are not")
 	}
+	if p := (bus.Position{Seq: 7, Index: 1}); again.branchSettled(p, branch{"r", "s"}) || !again.branchSettled(bus.Position{Seq: 6, Index: 1}, branch{"r", "s"}) {
+		t.Error("the deliveries behind the end are kept, or those before it are not")
+	}
 	done := newLedger(bus.Events, true)
-	if err := done.restore([]byte{11, 0}); err != nil {
+	if err := done.restore(&savedLedger{Snapshot: []byte{11, 0}}); err != nil {
 		t.Fatal(err)
 	}
 	if done.cut(6); done.floor() != 7 {
@@ -138,10 +175,18 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	l := newLedger(bus.Events, true)
 	l.begin(3, 9, 0)
 	l.settle(bus.Position{Seq: 3, Index: 8})
-	good := l.snapshot(nil)
-	for n := range good {
-		if err := newLedger(bus.Events, true).restore(good[:n]); err == nil {
-			t.Errorf("a snapshot cut to %d of %d bytes was taken", n, len(good))
+	l.markBranch(bus.Position{Seq: 3, Index: 7}, branch{"r", "s"})
+	var good savedLedger
+	l.save(&good)
+	for n := range good.Snapshot {
+		if err := newLedger(bus.Events, true).restore(&savedLedger{Snapshot: good.Snapshot[:n]}); err == nil {
+			t.Errorf("a snapshot cut to %d of %d bytes was taken", n, len(good.Snapshot))
+		}
+	}
+	for n := range good.Partly[0].Marks {
+		cut := savedLedger{Snapshot: good.Snapshot, Partly: []savedBranch{{Marks: good.Partly[0].Marks[:n]}}}
+		if err := newLedger(bus.Events, true).restore(&cut); err == nil {
+			t.Errorf("marks cut to %d of %d bytes were taken", n, len(good.Partly[0].Marks))
 		}
 	}
 }
@@ -150,10 +195,12 @@ func FuzzRestore(f *testing.F) {
 	l := newLedger(bus.Events, true)
 	l.begin(3, 9, 0)
 	l.settle(bus.Position{Seq: 3, Index: 8})
-	f.Add(l.snapshot(nil))
+	var saved savedLedger
+	l.save(&saved)
+	f.Add(saved.Snapshot)
 	f.Add([]byte{1, 255, 255, 255, 255, 15, 1, 255, 255, 255, 255, 15})
 	f.Fuzz(func(t *testing.T, src []byte) {
-		_ = newLedger(bus.Events, true).restore(src)
+		_ = newLedger(bus.Events, true).restore(&savedLedger{Snapshot: src})
 	})
 }
 

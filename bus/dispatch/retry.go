@@ -85,7 +85,8 @@ func (r *retries) waiting(l *lane, one *wait, done func()) write {
 	d := one.d
 	due := time.Now().Add(one.after)
 	d.due = r.d.now().Add(one.after)
-	return write{key: d.sink, record: d.record(), done: func(pos bus.Position, n int, err error) {
+	follows := func() bool { return l.followsKey(d.key) }
+	return write{key: d.sink, record: d.record(), follows: follows, done: func(pos bus.Position, n int, err error) {
 		defer done()
 		if err != nil {
 			one.kept = r.keep(l, d, due, err)

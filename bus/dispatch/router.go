@@ -78,9 +78,6 @@ type router struct {
 	room   chan struct{}
 	stir   chan struct{} // something is on its way
 
-	// moved are the deliveries of an earlier process that had a record of their own.
-	moved map[step]struct{}
-
 	counted int // of the pack under way: events that count as routed, unmatched or damaged
 	hits    []int
 	misses  []Miss
@@ -218,8 +215,8 @@ func (r *router) route(table *routing, event bus.Event, pos bus.Position, accept
 	r.books.start(pos, len(r.to))
 	for _, t := range r.to {
 		id := deliveryID(event, t.rule, t.lane.name, "")
-		if r.hasMoved(pos, id) {
-			r.books.settle(pos)
+		if b := (branch{t.rule, t.lane.name}); r.books.branchSettled(pos, b) { // before a crash
+			r.books.settleBranch(pos, b)
 			continue
 		}
 		t.lane.admit(&delivery{
@@ -227,19 +224,6 @@ func (r *router) route(table *routing, event bus.Event, pos bus.Position, accept
 			accepted: accepted, origin: origin{r.books, pos}, shaped: table.shapes(t.rule),
 		})
 	}
-}
-
-// hasMoved tells whether a delivery went on from its event before a crash.
-func (r *router) hasMoved(pos bus.Position, id string) bool {
-	if r.moved == nil {
-		return false
-	}
-	if pos.Seq > r.head {
-		r.moved = nil // what there was is behind
-		return false
-	}
-	_, ok := r.moved[step{recordName{bus.Events, pos}, id}]
-	return ok
 }
 
 // missed counts a rule whose where did not match.

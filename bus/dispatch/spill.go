@@ -30,7 +30,7 @@ func (l *lane) canClose() bool {
 // spill sends a delivery to the backlog. The caller holds the lock.
 func (l *lane) spill(d *delivery) {
 	l.spilling++
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, done: func(pos bus.Position, n int, err error) {
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
 		l.spilled(d, pos, n, err)
 	}})
 	if err != nil {
@@ -61,7 +61,7 @@ func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
 		l.d.abandoned(d, err)
 		return
 	}
-	d.origin.settle()
+	d.origin.settle(d)
 }
 
 // skips tells the writer to refuse what it was given before it refused something
@@ -194,7 +194,7 @@ func (l *lane) detach(d *delivery) {
 	}
 	d.state = detaching
 	l.writing++
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, done: func(pos bus.Position, n int, err error) {
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
 		l.detachedAs(d, pos, n, err)
 	}})
 	if err != nil {
@@ -227,7 +227,7 @@ func (l *lane) detachedAs(d *delivery, pos bus.Position, n int, err error) {
 	l.mu.Unlock()
 	// Either the event's record is not needed any more or, when the attempt ended
 	// meanwhile, the new one is not.
-	own.settle()
+	own.settle(d)
 }
 
 // inject puts a delivery into the backlog that comes from somewhere else than the

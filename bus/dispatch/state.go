@@ -21,18 +21,6 @@ const (
 // HoldPrefix comes before the name of a sink in the key that its Hold is kept under.
 const HoldPrefix = "hold."
 
-// savedLedger is the snapshot of one ledger. Stream is the stream's ID when it
-// was taken: a snapshot of a stream that was made anew says nothing.
-type savedLedger struct {
-	Stream   string `json:"stream"`
-	Snapshot []byte `json:"snapshot"`
-	Depth    int    `json:"depth,omitempty"` // of a backlog: the deliveries not read
-	Head     uint64 `json:"head,omitempty"`  // the last pack of the stream
-	// Answered is the last pack of the stream that the snapshots know everything about:
-	// what its records took over from is settled in them.
-	Answered uint64 `json:"answered,omitempty"`
-}
-
 // ledgers visits every ledger under the name that it is saved by.
 func (d *Dispatcher) ledgers(visit func(name string, books *ledger, w *writer, l *lane)) {
 	visit(bus.Events, d.events, d.eventWriter, nil)
@@ -47,14 +35,17 @@ func (d *Dispatcher) ledgers(visit func(name string, books *ledger, w *writer, l
 func (d *Dispatcher) commit(ctx context.Context) error {
 	d.committing.Lock() // or an older snapshot might replace a newer one
 	defer d.committing.Unlock()
+	number := d.commits.Add(1) // before any snapshot is taken
 	saved, ended, settled := map[string]savedLedger{}, d.retries.takeEnded(), d.remover.take()
-	answered := map[*writer]uint64{} // before any snapshot is taken
+	answered := map[*writer]uint64{} // that too
 	d.writersByName(func(name string, w *writer) {
 		answered[w] = w.answered.Load()
 		saved[name] = savedLedger{Stream: w.stream.ID(), Head: w.head.Load(), Answered: answered[w]}
 	})
 	d.ledgers(func(name string, books *ledger, w *writer, l *lane) {
-		s := savedLedger{Answered: answered[w], Stream: w.stream.ID(), Snapshot: books.snapshot(nil), Head: w.head.Load()}
+		s := savedLedger{Answered: answered[w], Stream: w.stream.ID()}
+		books.save(&s)
+		s.Head = w.head.Load()
 		if l != nil {
 			s.Depth = l.backlogDepth()
 			if s.Depth == 0 && len(s.Snapshot) <= 2 {
@@ -76,6 +67,10 @@ func (d *Dispatcher) commit(ctx context.Context) error {
 		}
 		d.events.touch() // try again next time
 		return err
+	}
+	d.savedCommit.Store(number)
+	for _, l := range d.allLanes() {
+		l.saved(number)
 	}
 	d.remover.release(settled)
 	for _, pos := range ended { // the ledgers say it now
@@ -142,7 +137,7 @@ func (d *Dispatcher) restore(ctx context.Context) error {
 			d.log.Warn("the stream was made anew; what was settled in it before is not known", "stream", name)
 			return
 		}
-		if err = books.restore(s.Snapshot); err == nil && l != nil {
+		if err = books.restore(&s); err == nil && l != nil {
 			l.old = s.Depth
 		}
 		books.cut(w.head.Load())

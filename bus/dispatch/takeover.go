@@ -53,7 +53,7 @@ type step struct {
 // takeOver reads the records that are newer than the last commit, and settles those
 // that they took over from. Streams that were made anew since then say nothing.
 func (d *Dispatcher) takeOver(ctx context.Context, saved map[string]savedLedger) error {
-	t := takeover{d: d, heads: map[string]uint64{}, last: map[step]newRecord{}, moved: map[step]struct{}{}}
+	t := takeover{d: d, heads: map[string]uint64{}, last: map[step]newRecord{}}
 	d.writersByName(func(name string, w *writer) {
 		if saved[name].Stream == w.stream.ID() {
 			t.heads[name] = w.head.Load()
@@ -72,7 +72,6 @@ func (d *Dispatcher) takeOver(ctx context.Context, saved map[string]savedLedger)
 			}
 		}
 	}
-	d.router.moved = t.moved
 	return nil
 }
 
@@ -80,13 +79,12 @@ type takeover struct {
 	d     *Dispatcher
 	heads map[string]uint64 // the last packs of the streams that are as they were
 	last  map[step]newRecord
-	moved map[step]struct{} // from their events
 }
 
 // newRecord is a record that is newer than the last commit.
 type newRecord struct {
 	recordName
-	sink string
+	branch
 }
 
 func (t *takeover) read(stream string, p bus.Pack) {
@@ -107,18 +105,16 @@ func (t *takeover) read(stream string, p bus.Pack) {
 		if before, ok := t.last[s]; ok { // a write that was repeated because its answer got lost
 			t.settle(before)
 		}
-		t.last[s] = newRecord{recordName{stream, bus.Position{Seq: p.Seq, Index: i}}, p.Key}
-		if from.stream == bus.Events {
-			t.moved[s] = struct{}{}
-		} else {
-			t.settle(newRecord{from, p.Key})
-		}
+		t.last[s] = newRecord{recordName{stream, bus.Position{Seq: p.Seq, Index: i}}, branch{m.Rule, p.Key}}
+		t.settle(newRecord{from, branch{m.Rule, p.Key}})
 	}
 }
 
 // settle notes that a record is settled, before its pack is read.
 func (t *takeover) settle(r newRecord) {
 	switch r.stream {
+	case bus.Events:
+		t.d.events.markBranch(r.pos, r.branch)
 	case bus.Backlog:
 		t.d.lane(r.sink).books.mark(r.pos)
 	case bus.Retries:

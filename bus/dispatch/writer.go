@@ -3,7 +3,9 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +30,8 @@ type writer struct {
 	// strays, when it is there, is told the numbers that a write has skipped: those of
 	// writes that were stored and whose answer got lost.
 	strays func(first, last uint64)
+	// saveFirst saves the ledgers.
+	saveFirst func(context.Context) error
 
 	head     atomic.Uint64 // the last pack of the stream
 	answered atomic.Uint64 // the last one of which everybody has heard
@@ -57,6 +61,9 @@ type write struct {
 	// skip, when it is there, tells that the record must not be written any more:
 	// it is answered as refused by a full store.
 	skip func() bool
+	// follows, when it is there, tells that the ledgers know of ends that have to be
+	// saved before this.
+	follows func() bool
 }
 
 func newWriter(stream bus.Stream, log *slog.Logger, limits writerLimits) *writer {
@@ -208,10 +215,10 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 		records[i] = pack[i].record
 	}
 	start := time.Now()
-	seq, err := w.stream.Append(ctx, pack[0].key, records)
+	seq, err := w.append(ctx, pack, records)
 	w.wrote(len(pack), size, time.Since(start), err)
 	if err != nil && w.persist {
-		seq, err = w.keepTrying(ctx, pack[0].key, records, err)
+		seq, err = w.keepTrying(ctx, pack, records, err)
 	}
 	if err == nil {
 		if before := w.head.Swap(seq); w.strays != nil && seq > before+1 {
@@ -223,6 +230,16 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 	if err == nil {
 		w.answered.Store(seq)
 	}
+}
+
+// append writes a pack, after what has to be saved before it.
+func (w *writer) append(ctx context.Context, pack []write, records [][]byte) (uint64, error) {
+	if slices.ContainsFunc(pack, func(one write) bool { return one.follows != nil && one.follows() }) {
+		if err := w.saveFirst(ctx); err != nil {
+			return 0, fmt.Errorf("save what is settled: %w", err)
+		}
+	}
+	return w.stream.Append(ctx, pack[0].key, records)
 }
 
 // answer tells where the records of a pack are.
@@ -238,14 +255,14 @@ func (w *writer) answer(pack []write, size int, seq uint64, err error) {
 // keepTrying repeats a failed write until it succeeds, ctx ends or the writer is
 // stopped. A write whose outcome is unknown may end up stored twice: a duplicate,
 // never a loss.
-func (w *writer) keepTrying(ctx context.Context, key string, records [][]byte, err error) (uint64, error) {
+func (w *writer) keepTrying(ctx context.Context, pack []write, records [][]byte, err error) (uint64, error) {
 	pause := 50 * time.Millisecond
 	for ctx.Err() == nil && !hopeless(err) && !w.ending() {
-		w.log.Warn("cannot write to the store; trying again", "sink", key, "records", len(records), "after", pause, "err", err)
+		w.log.Warn("cannot write to the store; trying again", "sink", pack[0].key, "records", len(records), "after", pause, "err", err)
 		w.wait(ctx, pause)
 		pause = min(2*pause, 2*time.Second)
 		var seq uint64
-		if seq, err = w.stream.Append(ctx, key, records); err == nil {
+		if seq, err = w.append(ctx, pack, records); err == nil {
 			return seq, nil
 		}
 	}
