@@ -39,7 +39,8 @@ type queueWorld struct {
 	seen   *crashPoints
 
 	mu      sync.Mutex
-	ops     int // operations of the log until the next crash; negative for none
+	ops     int            // operations of the log until the next crash; negative for none
+	faults  map[string]int // failed appends in a row, by stream
 	process *mortal
 	all     map[string]*queueMessage
 	next    int
@@ -58,7 +59,8 @@ type queueMessage struct {
 	acked    bool // somebody was told so
 	unsure   bool // an ack got no answer, or a purge may have met it
 	seen     bool // received at least once
-	ending   int  // acks that are under way
+	ending   int  // acks of which the answer is not noted
+	over     bool // the last receive has been acknowledged, or given back, or may have been
 	receipt  string
 	until    time.Time // the lease of the last receive holds at least that long
 }
@@ -66,7 +68,7 @@ type queueMessage struct {
 func newQueueWorld(t *testing.T, seed uint64, seen *crashPoints) *queueWorld {
 	w := &queueWorld{
 		t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 7)), groups: seed%2 == 1, purges: seed%4 >= 2, seen: seen, ops: -1,
-		all: map[string]*queueMessage{},
+		all: map[string]*queueMessage{}, faults: map[string]int{},
 	}
 	if seed%5 == 0 {
 		w.limit = 3
@@ -107,17 +109,24 @@ func (w *queueWorld) hook(_ context.Context, op memlog.Op) error {
 		}
 		return memlog.ErrCrash
 	}
-	if op.Name == memlog.OpAppend && w.random.IntN(50) == 0 {
-		return errors.New("injected fault")
+	if op.Name == memlog.OpAppend {
+		if w.random.IntN(50) == 0 && w.faults[op.Stream] < writeFaults {
+			w.faults[op.Stream]++
+			return errors.New("injected fault")
+		}
+		if op.When == memlog.After {
+			w.faults[op.Stream] = 0
+		}
 	}
 	return nil
 }
 
 const (
 	historyVisibility = 4 * time.Second
-	// A lease counts from the moment that its record is made. A failed write delays the
-	// answer by this much at most.
-	writeDelay = 500 * time.Millisecond
+	// A lease counts from the moment that its record is made. Writes that fail so often
+	// in a row delay the answer by no more than this.
+	writeFaults = 3
+	writeDelay  = 500 * time.Millisecond
 )
 
 func (w *queueWorld) table() dispatch.Table {
@@ -197,42 +206,38 @@ func (w *queueWorld) received(g dispatch.Message) {
 		}
 	}
 	w.notef("received %s, time %d", id, g.Receives)
-	m.seen, m.receipt, m.until = true, g.Receipt, now.Add(historyVisibility-writeDelay)
+	m.seen, m.over, m.receipt, m.until = true, false, g.Receipt, now.Add(historyVisibility-writeDelay)
 }
 
 // ack acknowledges messages that somebody has, and checks that it may.
 func (w *queueWorld) ack(d *dispatch.Dispatcher, ids ...string) {
 	receipts := w.receiptsOf(ids)
-	w.mark(ids, 1)
+	w.mu.Lock()
+	for _, id := range ids {
+		w.all[id].ending++
+	}
+	w.mu.Unlock()
 	errs := d.Ack(w.t.Context(), receipts...)
-	w.mark(ids, -1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, err := range errs {
 		m := w.all[ids[i]]
+		m.ending--
 		w.notef("ack %s: %v", ids[i], err)
 		if m.receipt != receipts[i] {
 			continue // it was received again meanwhile
 		}
 		switch {
 		case err == nil:
-			m.acked, m.until = true, time.Time{}
+			m.acked, m.over, m.until = true, true, time.Time{}
 			w.counts.acked++
 		case errors.Is(err, bus.ErrNotFound), errors.Is(err, dispatch.ErrLease):
-			if time.Now().Before(m.until) && !m.unsure && m.ending == 0 {
+			if time.Now().Before(m.until) && !m.unsure && !m.acked && m.ending == 0 {
 				w.failf("the ack of %s is refused while its lease holds: %v", ids[i], err)
 			}
 		default: // it may be done or not
-			m.unsure, m.until = true, time.Time{}
+			m.unsure, m.over, m.until = true, true, time.Time{}
 		}
-	}
-}
-
-func (w *queueWorld) mark(ids []string, n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, id := range ids {
-		w.all[id].ending += n
 	}
 }
 
@@ -248,7 +253,7 @@ func (w *queueWorld) receiptsOf(ids []string) (all []string) {
 func (w *queueWorld) nack(d *dispatch.Dispatcher, id string, after time.Duration) {
 	receipts := w.receiptsOf([]string{id})
 	w.mu.Lock()
-	w.all[id].until = time.Time{}
+	w.all[id].over, w.all[id].until = true, time.Time{}
 	w.counts.nacked++
 	w.notef("nack %s after %v", id, after)
 	w.mu.Unlock()
@@ -271,8 +276,10 @@ func (w *queueWorld) extend(d *dispatch.Dispatcher, id string, more time.Duratio
 	switch {
 	case m.receipt != receipts[0]:
 	case err == nil:
-		m.until = until
 		w.counts.extended++
+		if !m.over { // an ack that waited for this may be answered already
+			m.until = until
+		}
 	case errors.Is(err, bus.ErrNotFound) && time.Now().Before(held) && !m.unsure && !m.acked && m.ending == 0:
 		w.failf("%s cannot be extended while its lease holds: %v", id, err)
 	}
