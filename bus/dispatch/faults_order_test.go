@@ -93,14 +93,15 @@ func TestCrashInPurgeKeepsOrder(t *testing.T) {
 		if err != nil || results[2].Err != nil {
 			t.Fatal(err, results)
 		}
+		pass(time.Millisecond)
 		crash.Store(true)
 		go func() { _, _ = d.Purge(t.Context(), "q") }() // e0 goes, and e1 waits for its time
 		pass(time.Millisecond)
+		store = store.Restart()
+		d.stop()
 		if crash.Load() {
 			t.Fatal("the purge has not got to the event with a delay")
 		}
-		store = store.Restart()
-		d.stop()
 
 		d = start(t, store, queue())
 		defer d.stop()
