@@ -45,16 +45,16 @@ func (l *lane) saved(commit uint64) {
 	maps.DeleteFunc(l.unsaved.keys, func(_ string, last uint64) bool { return last <= commit })
 }
 
-// followsKey tells whether the ledgers have to be saved before something of a key
-// may get a record in RETRIES.
-func (l *lane) followsKey(key string) bool {
+// followsKey tells whether the ledgers have to be saved before a delivery may get a
+// record in RETRIES.
+func (l *lane) followsKey(d *delivery) bool {
 	saved := l.d.savedCommit.Load()
 	if l.unsaved.last.Load() <= saved {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unsaved.keys[key] > saved
+	return l.unsaved.keys[d.key] > saved
 }
 
 // followsDirect tells whether the ledgers have to be saved before something may get

@@ -44,6 +44,7 @@ func TestCrashRepeatsInOrder(t *testing.T) {
 					})
 					store := memlog.New(memlog.Options{})
 					d := start(t, store, table(t, spec("a", a, orderBySubject)))
+					pass(time.Millisecond) // nothing spills because the retries are not read yet
 					d.publishKeyed(t, "k", names("e", 3)...)
 					pass(time.Millisecond)
 					if c.paused {
@@ -87,6 +88,7 @@ func TestCrashInPurgeKeepsOrder(t *testing.T) {
 		}})
 		queue := func() dispatch.Table { return beside(t, queueSpec(t, "q", nil, orderBySubject)) }
 		d := start(t, store, queue())
+		pass(time.Millisecond)
 		group := bus.Attr{Name: "subject", Value: "k"}
 		results, err := d.pub.Publish(t.Context(), typed(t, "e0", "t", group),
 			typed(t, "e1", "t", group, bus.Attr{Name: dispatch.DelayAttribute, Value: "60"}), typed(t, "e2", "t", group))

@@ -85,7 +85,7 @@ func (r *retries) waiting(l *lane, one *wait, done func()) write {
 	d := one.d
 	due := time.Now().Add(one.after)
 	d.due = r.d.now().Add(one.after)
-	follows := func() bool { return l.followsKey(d.key) }
+	follows := func() bool { return l.followsKey(d) }
 	return write{key: d.sink, record: d.record(), follows: follows, done: func(pos bus.Position, n int, err error) {
 		defer done()
 		if err != nil {
