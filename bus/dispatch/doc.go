@@ -15,7 +15,8 @@
 //	reply.go       what a sink answered becomes events and reports
 //	takeover.go    each record names the one before: what had moved on is not there twice after a crash
 //	deadletter.go  what was given up; redrive.go and replay.go deliver again (jobs.go)
-//	ledger.go      which records are settled; state.go keeps that over restarts
+//	ledger.go      which records are settled; state.go and ledgersave.go keep that over restarts
+//	ends.go        what follows an end in its key gets no record before that is saved
 //	retention.go   what is settled and old goes
 //	conserve.go    checks all the time that nothing has vanished
 //	story.go       puts together what is known of one event: storyfind.go looks through the streams and
@@ -31,7 +32,11 @@
 // operator, and checks that every acknowledged event has arrived or is a dead
 // letter. What a crash may repeat is what was delivered since the last commit of
 // the ledgers (50 to 250 ms) and what was under way; what was given a new record
-// since then is not repeated, because that names the one before (takeover.go).
+// since then is not repeated, because that names the one before (takeover.go). That
+// holds for each sink by itself: of an event that one sink still works at, the ledgers
+// keep which other deliveries have ended. With order_by, what is repeated comes before
+// what follows it in its key (ends.go): after a crash a sink gets the end of what it
+// had got once more, and goes on from there in order. crash_test.go checks that too.
 //
 // # Where the time goes
 //

@@ -9,10 +9,10 @@ import (
 // That a delivery was made, or discarded, is written in the ledgers alone, and they
 // are saved a little later. A crash in between brings it back, which is the "at least
 // once" of the bus. With order_by it must come back before what followed it in its
-// key. After a restart what waits in RETRIES comes first, then the BACKLOG, then
-// EVENTS: so when something that followed is to get a record in one of the first two,
-// the ledgers are saved first. That is seldom: what follows has to fail, or to spill,
-// within the 50 to 250 ms that the ledgers are behind.
+// key, or the sink is left with what is older. After a restart what waits in RETRIES
+// comes first, then the BACKLOG, then EVENTS: so when something that followed is to get
+// a record in one of the first two, the ledgers are saved first. That is seldom: what
+// follows has to fail, or to spill, within the 50 to 250 ms that the ledgers are behind.
 
 // unsaved are the ends of an ordered lane that the saved ledgers do not know, each by
 // the number of the commit that will save it.

@@ -44,8 +44,8 @@ type lane struct {
 	spillover bool        // new deliveries go to the backlog
 	cramped   bool        // the store has no room for the backlog
 	refused   []*delivery // order_by: what it refused, which comes before closing
-	unsaved   unsaved
-	pinned    int // deliveries that wait for an attempt without a record of that
+	unsaved   unsaved     // order_by: ends that a crash would forget
+	pinned    int         // deliveries that wait for an attempt without a record of that
 	crampedAt time.Time
 	spilling  int            // deliveries on their way to the backlog
 	writing   int            // further records on their way there, of deliveries that are not in the lane or run
@@ -233,13 +233,8 @@ func (l *lane) next() *delivery {
 func (l *lane) end(d *delivery, outcome *atomic.Int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.running, d)
-	d.state = done
 	outcome.Add(1)
-	d.origin.settle(d)
-	if d.origin.ledger == l.books {
-		delete(l.detached, d.origin.pos)
-	}
+	l.settle(d)
 	if l.ordered() {
 		l.ended(d)
 		l.releaseKey(d.key)
@@ -259,31 +254,25 @@ func (l *lane) startUnpark(key string, k *orderKey) {
 }
 
 // settle ends a delivery's stay in the lane: the record that covers it is not
-// needed any more. next gives it its next place, under the lock of the lane.
-func (l *lane) settle(d *delivery, next func()) {
-	l.settleOrigin(d, l.leave(d, next))
-}
-
-// settleOrigin settles a record that covered a delivery of the lane.
-func (l *lane) settleOrigin(d *delivery, last origin) {
-	last.settle(d)
-	if last.ledger == l.books {
-		l.mu.Lock()
-		delete(l.detached, last.pos) // not before it is settled: the feed looks at both
-		l.mu.Unlock()
+// needed any more. Whoever calls it holds the lock, and gives the delivery its next
+// place under it: at no time is it in two places or in none.
+func (l *lane) settle(d *delivery) {
+	delete(l.running, d)
+	d.state = done
+	d.origin.settle(d)
+	if d.origin.ledger == l.books {
+		delete(l.detached, d.origin.pos)
 	}
 }
 
-// leave ends a delivery's stay in the lane, and returns the record that still
-// covers it. next gives it its next place, under the lock of the lane: at no time is
-// it in two places or in none.
-func (l *lane) leave(d *delivery, next func()) origin {
+// leave is settle for a delivery that its record covers on. next gives it its next
+// place, under the lock.
+func (l *lane) leave(d *delivery, next func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.running, d)
 	d.state = done
 	next()
-	return d.origin
 }
 
 // nowhere is next for a delivery that is left for the next start of the bus.

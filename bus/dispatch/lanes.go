@@ -168,6 +168,8 @@ func (l *lane) empty() bool {
 		return false
 	case l.workers > 0, l.feeding, l.writing > 0, len(l.detached) > 0, l.behind(), !l.books.empty():
 		return false
+	case l.unsaved.last.Load() > l.d.savedCommit.Load():
+		return false
 	}
 	b := l.sum()
 	return b.Open() == 0 && b.Lost() == 0

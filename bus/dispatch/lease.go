@@ -417,8 +417,8 @@ func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Durat
 			l.pinned--
 		}
 		r.again(&retry{due: due, pos: pos, sink: w.sink, d: next, reserved: w.reserved, key: w.key, leased: next.id, try: w.try})
+		l.settle(w.d)
 		l.mu.Unlock()
-		l.settleOrigin(w.d, w.d.origin)
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}

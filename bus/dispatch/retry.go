@@ -97,10 +97,9 @@ func (r *retries) waiting(l *lane, one *wait, done func()) write {
 		l.mu.Lock()
 		again := d.successor(origin{r.books, pos})
 		again.reserved = l.ordered() // the delivery keeps its key
+		r.add(&retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key, leased: again.leaseID(), try: again.tried() + 1})
+		l.settle(d)
 		l.mu.Unlock()
-		l.settle(d, func() {
-			r.add(&retry{due: due, pos: pos, sink: d.sink, d: again, reserved: again.reserved, key: again.key, leased: again.leaseID(), try: again.tried() + 1})
-		})
 		if pos.Index == n-1 {
 			r.books.read(pos.Seq)
 		}

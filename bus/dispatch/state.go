@@ -35,9 +35,10 @@ func (d *Dispatcher) ledgers(visit func(name string, books *ledger, w *writer, l
 func (d *Dispatcher) commit(ctx context.Context) error {
 	d.committing.Lock() // or an older snapshot might replace a newer one
 	defer d.committing.Unlock()
-	number := d.commits.Add(1) // before any snapshot is taken
+	// The number of the commit and what is answered are from before any snapshot.
+	number := d.commits.Add(1)
 	saved, ended, settled := map[string]savedLedger{}, d.retries.takeEnded(), d.remover.take()
-	answered := map[*writer]uint64{} // that too
+	answered := map[*writer]uint64{}
 	d.writersByName(func(name string, w *writer) {
 		answered[w] = w.answered.Load()
 		saved[name] = savedLedger{Stream: w.stream.ID(), Head: w.head.Load(), Answered: answered[w]}
