@@ -157,7 +157,7 @@ func (b *diskBackend) CopyObject(ctx context.Context, fromBucket, fromKey, bucke
 
 // DeleteObject is gofakes3.Backend.DeleteObject.
 func (b *diskBackend) DeleteObject(_ context.Context, bucket, key string) (gofakes3.ObjectDeleteResult, error) {
-	return gofakes3.ObjectDeleteResult{}, b.delete(removedDelete, objectName{bucket, key})
+	return gofakes3.ObjectDeleteResult{}, b.delete(removedDelete, time.Time{}, objectName{bucket, key})
 }
 
 // DeleteMulti is gofakes3.Backend.DeleteMulti.
@@ -170,14 +170,15 @@ func (b *diskBackend) DeleteMulti(_ context.Context, bucket string, keys ...stri
 		names = append(names, objectName{bucket, key})
 		result.Deleted = append(result.Deleted, gofakes3.ObjectID{Key: key})
 	}
-	if err := b.delete(removedDelete, names...); err != nil {
+	if err := b.delete(removedDelete, time.Time{}, names...); err != nil {
 		return gofakes3.MultiDeleteResult{}, err
 	}
 	return result, nil
 }
 
-// delete removes objects. Those that are not there make no event.
-func (b *diskBackend) delete(what string, names ...objectName) error {
+// delete removes objects, or those of them that were made before a time. Those that are
+// not there make no event.
+func (b *diskBackend) delete(what string, before time.Time, names ...objectName) error {
 	slices.SortFunc(names, func(x, y objectName) int { return strings.Compare(x.key, y.key) })
 	names = slices.Compact(names)
 	defer b.out.lock(names...)()
@@ -190,7 +191,7 @@ func (b *diskBackend) delete(what string, names ...objectName) error {
 		if err != nil {
 			return err
 		}
-		if old == nil {
+		if old == nil || !before.IsZero() && !old.Modified.Before(before) {
 			continue
 		}
 		now := time.Now().UTC()

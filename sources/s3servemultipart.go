@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +18,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// maxOpenUploads bounds what the library keeps in memory.
-const maxOpenUploads = 1000
+// maxUploads bounds the multipart uploads that are known, and so what the library keeps
+// in memory: those that are open, and as many complete ones as there is room for.
+const maxUploads = 1000
 
 // partsUpload is a multipart upload in the database.
 type partsUpload struct {
@@ -55,14 +57,47 @@ func (b *diskBackend) CreateMultipartUpload(ctx context.Context, bucket, key str
 func (s *objectStore) begin(id gofakes3.UploadID, u partsUpload) error {
 	return storeFault(s.db.Batch(func(tx *bbolt.Tx) error {
 		table := tx.Bucket([]byte(tableUploads))
-		if table.Stats().KeyN >= maxOpenUploads {
-			return gofakes3.ErrorMessage(gofakes3.ErrSlowDown, "There are too many multipart uploads: complete or abort some.")
+		if table.Stats().KeyN >= maxUploads {
+			if err := forgetComplete(tx); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Bucket([]byte(tableParts)).CreateBucket([]byte(id)); err != nil {
 			return err
 		}
 		return putJSON(table, string(id), u)
 	}))
+}
+
+// forgetComplete makes room for uploads: it removes the older half of those that are
+// complete and only remembered.
+func forgetComplete(tx *bbolt.Tx) error {
+	type complete struct {
+		id    gofakes3.UploadID
+		begun time.Time
+	}
+	var all []complete
+	err := tx.Bucket([]byte(tableUploads)).ForEach(func(id, doc []byte) error {
+		var u partsUpload
+		err := json.Unmarshal(doc, &u)
+		if u.Created != "" {
+			all = append(all, complete{gofakes3.UploadID(id), u.Begun})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return gofakes3.ErrorMessage(gofakes3.ErrSlowDown, "There are too many multipart uploads: complete or abort some.")
+	}
+	slices.SortFunc(all, func(x, y complete) int { return x.begun.Compare(y.begun) })
+	for _, u := range all[:(len(all)+1)/2] {
+		if _, err := closeUpload(tx, u.id, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func putJSON(table *bbolt.Bucket, key string, v any) error {

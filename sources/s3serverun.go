@@ -206,7 +206,7 @@ func (b *diskBackend) expire(ctx context.Context, before time.Time) error {
 				return err
 			}
 			if len(old) > 0 {
-				if err := b.delete(removedExpired, old...); err != nil {
+				if err := b.delete(removedExpired, before, old...); err != nil {
 					return err
 				}
 			}

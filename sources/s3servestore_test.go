@@ -1,0 +1,102 @@
+package sources
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rclone/gofakes3"
+	"go.etcd.io/bbolt"
+
+	"sluice/bus"
+)
+
+// diskOn is the backend of an S3 endpoint with one bucket.
+func diskOn(t *testing.T, pub bus.Publisher) *diskBackend {
+	t.Helper()
+	dir := t.TempDir()
+	db, err := openDatabase(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	out, err := newOutbox(db, pub, &Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &diskBackend{objectStore: newObjectStore(db, dir, 1<<20, out), buckets: []string{"up"}}
+}
+
+// yes stores everything.
+func yes(events []bus.Event) ([]bus.Result, error) { return make([]bus.Result, len(events)), nil }
+
+// fill notes uploads, half of them older than the others.
+func fill(t *testing.T, b *diskBackend, n int, etag string) {
+	t.Helper()
+	err := b.db.Update(func(tx *bbolt.Tx) error {
+		for i := range n {
+			id := fmt.Sprintf("%s%04d", etag, i)
+			if _, err := tx.Bucket([]byte(tableParts)).CreateBucket([]byte(id)); err != nil {
+				return err
+			}
+			u := partsUpload{Bucket: "up", Key: id, Begun: time.Unix(int64(i), 0), Created: etag}
+			if err := putJSON(tx.Bucket([]byte(tableUploads)), id, u); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Uploads that are complete are remembered, but stand in nobody's way: the newer ones of
+// them for longer.
+func TestS3ServeUploadsThatAreComplete(t *testing.T) {
+	t.Parallel()
+	b := diskOn(t, pubFunc(yes))
+	fill(t, b, maxUploads, "done")
+	if err := b.begin("new", partsUpload{Bucket: "up", Key: "k", Begun: time.Now()}); err != nil {
+		t.Fatalf("after %d uploads were complete: %v", maxUploads, err)
+	}
+	known, err := b.uploads(time.Now().Add(time.Hour))
+	if err != nil || len(known) != maxUploads/2+1 || known["new"].Key == "" || known[gofakes3.UploadID(fmt.Sprintf("done%04d", maxUploads-1))].Key == "" {
+		t.Errorf("%d are known, %v", len(known), err)
+	}
+}
+
+func TestS3ServeTooManyUploads(t *testing.T) {
+	t.Parallel()
+	b := diskOn(t, pubFunc(yes))
+	fill(t, b, maxUploads, "")
+	if err := b.begin("new", partsUpload{}); !gofakes3.HasErrorCode(err, gofakes3.ErrSlowDown) {
+		t.Errorf("beside %d open ones: %v", maxUploads, err)
+	}
+}
+
+// An object that is uploaded anew while the old one is about to expire stays.
+func TestS3ServeExpiresNothingNew(t *testing.T) {
+	t.Parallel()
+	b := diskOn(t, pubFunc(yes))
+	name := objectName{"up", "k"}
+	put := func() {
+		if _, err := b.create(context.Background(), name, &objectRecord{ETag: "e"}, createdPut, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	before := time.Now().UTC()
+	old, _, err := b.older("up", "", before.Add(time.Hour))
+	if err != nil || len(old) != 1 {
+		t.Fatalf("%v, %v", old, err)
+	}
+	put()
+	if err := b.delete(removedExpired, before, old...); err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := b.record(name); err != nil || rec == nil {
+		t.Errorf("the new object is gone: %v", err)
+	}
+}
