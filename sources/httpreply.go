@@ -9,8 +9,9 @@ import (
 	"sluice/bus"
 )
 
-// maxWait is the longest that a request may wait for a reply.
-const maxWait = 5 * time.Minute
+// MaxWait is the longest that a request may wait for a reply: a server has to leave its
+// answer so much time.
+const MaxWait = 5 * time.Minute
 
 // preferredWait is the time in Prefer: wait=10, in seconds (RFC 7240 §4.3). It is 0
 // for none, and for what cannot be read: a preference is no demand.
@@ -26,7 +27,7 @@ func preferredWait(h http.Header) time.Duration {
 			if err != nil {
 				return 0
 			}
-			return min(time.Duration(seconds)*time.Second, maxWait)
+			return min(time.Duration(seconds)*time.Second, MaxWait)
 		}
 	}
 	return 0

@@ -19,7 +19,7 @@ func TestPreferredWait(t *testing.T) {
 		{[]string{"wait"}, 0},
 		{[]string{"wait=-1"}, 0},
 		{[]string{"wait=soon, wait=3"}, 0},
-		{[]string{"wait=99999"}, maxWait},
+		{[]string{"wait=99999"}, MaxWait},
 		{[]string{"waiting=5"}, 0},
 	} {
 		if got := preferredWait(http.Header{"Prefer": c.lines}); got != c.want {

@@ -28,6 +28,12 @@ func Guarded(log *slog.Logger, h http.HandlerFunc) http.Handler {
 	return a.guard(h)
 }
 
+// Intake is what stands before a door.
+func Intake(door http.Handler) http.Handler {
+	a := &api{Options: Options{View: func() *View { return &View{} }}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = a.intake(w, r, door) })
+}
+
 // ProblemOf is the answer to an error.
 func ProblemOf(err error) (status int, header http.Header, detail string) {
 	p, _ := problemOf(err)

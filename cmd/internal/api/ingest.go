@@ -1,6 +1,11 @@
 package api
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+
+	"sluice/sources"
+)
 
 // drainRetry is the Retry-After of the time in which the bus shuts down: about
 // how long a restart takes.
@@ -17,6 +22,10 @@ func (a *api) intake(w http.ResponseWriter, r *http.Request, door http.Handler) 
 	if a.View().Draining {
 		w.Header().Set("Connection", "close")
 		return busy(http.StatusServiceUnavailable, drainRetry, "the bus is shutting down: send the event again in a moment")
+	}
+	if len(r.Header["Prefer"]) > 0 {
+		// The server's limit for an answer does not know that this one waits for a reply.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sources.MaxWait + linePatience))
 	}
 	door.ServeHTTP(w, r)
 	return nil

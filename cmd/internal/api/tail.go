@@ -94,7 +94,7 @@ type lineWriter struct {
 	control *http.ResponseController
 }
 
-// linePatience is how long a client may take to read a line.
+// linePatience is how long a client may take to read a line, or a reply that it waited for.
 const linePatience = 30 * time.Second
 
 // begin sends the header, so that the client knows that it is attached.
