@@ -99,7 +99,7 @@ func senders() []sender {
 				"X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac(sha256.New, secret, body(id))))
 		}},
 		{name: "gitlab token", verify: sources.Verify{GitLab: one(secret)}, status: 202, request: func(url, id string, _ time.Time) *http.Request {
-			return post(url, `{"object_kind": "push"}`, "X-Gitlab-Token", secret, "X-Gitlab-Event-UUID", id)
+			return post(url, `{"object_kind": "push"}`, "X-Gitlab-Token", secret, "X-Gitlab-Webhook-UUID", id)
 		}},
 		{name: "gitlab signed", verify: sources.Verify{GitLab: one(standardSecret)}, stamped: true, status: 202, request: func(url, id string, at time.Time) *http.Request {
 			return standardRequest(url, "webhook", id, `{"object_kind": "push"}`, at, v1)
@@ -452,6 +452,25 @@ func TestTwilioJSON(t *testing.T) {
 		signature := base64.StdEncoding.EncodeToString(mac(sha1.New, secret, tc.signed+tc.query))
 		if a := r.do(t, post(r.url+tc.query, tc.body, "X-Twilio-Signature", signature)); a.status != tc.want {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
+// Twilio signs the fields of a form: what is in the body besides would be unsigned.
+func TestTwilioForm(t *testing.T) {
+	t.Parallel()
+	r := runHook(t, (&sender{verify: sources.Verify{Twilio: &sources.Twilio{Token: one(secret)}}}).settings(), "/in/hook")
+	signature := base64.StdEncoding.EncodeToString(mac(sha1.New, secret, r.url+"BodyhiFrom+49"))
+	for body, want := range map[string]int{
+		"Body=hi&From=%2B49":              200,
+		"Body=hi&From=%2B49&":             200,
+		"Body=hi&From=%2B49&Body=bye":     401,
+		"Body=hi&From=%2B49&Body=bye;a=b": 401,
+		"Body=hi&From=%2B49&Body=bye%":    401,
+	} {
+		a := r.do(t, post(r.url, body, "Content-Type", "application/x-www-form-urlencoded", "X-Twilio-Signature", signature))
+		if a.status != want {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
 		}
 	}
 }

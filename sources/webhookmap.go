@@ -227,9 +227,11 @@ func githubMap() EventMap {
 
 func gitlabMap() EventMap {
 	return EventMap{
-		Type:    "com.gitlab.<body.object_kind ?? body.event_name>[.<body.object_attributes.action>]",
-		Source:  `<body.project.web_url ?? body.repository.homepage ?? body.group.web_url ?? header.X-Gitlab-Instance ?? "https://gitlab.com">`,
-		ID:      "<header.Webhook-Id ?? header.Idempotency-Key ?? header.X-Gitlab-Event-UUID ?? digest>",
+		Type:   "com.gitlab.<body.object_kind ?? body.event_name>[.<body.object_attributes.action>]",
+		Source: `<body.project.web_url ?? body.repository.homepage ?? body.group.web_url ?? header.X-Gitlab-Instance ?? "https://gitlab.com">`,
+		// X-Gitlab-Event-UUID is that of the request to GitLab that led to all of this: events
+		// of one cause share it.
+		ID:      "<header.Webhook-Id ?? header.Idempotency-Key ?? header.X-Gitlab-Webhook-UUID ?? digest>",
 		Subject: "<body.object_attributes.iid ?? body.ref ?? body.object_attributes.id>",
 	}
 }

@@ -38,6 +38,10 @@ func (t *Twilio) verify(h *hook) (proof, error) {
 			return proof{}, &unverified{twilioHeader, "signs a bodySHA256 that is not that of the body"}
 		}
 	} else if isForm(h.r.Header) {
+		// A part that is no field would be left out here, and may be one to who reads the event.
+		if _, err := url.ParseQuery(string(h.body)); err != nil {
+			return proof{}, &unverified{twilioHeader, "signs the fields of a form, and the body holds something else"}
+		}
 		fields = twilioFields(h.fields())
 	} else if len(h.body) > 0 {
 		return proof{}, &unverified{twilioHeader, "signs neither a form nor a bodySHA256 in the URL, so nothing proves the body"}
