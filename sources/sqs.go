@@ -5,7 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"sluice/bus"
 	"sluice/config/aws"
@@ -75,12 +77,9 @@ func (s *SQS) Validate() value.Faults {
 	if s.Unwrap != unwrapNone && s.Unwrap != unwrapSNS {
 		faults.Add("unwrap", "is %q: write %s or %s", s.Unwrap, unwrapNone, unwrapSNS)
 	}
-	for key, text := range map[string]string{"source": s.Source, "type": s.Type} {
-		if text != "" && !isText(text) || key == "type" && text == "" {
-			faults.Add(key, "is no %s of an event: write a text without control characters", key)
-		}
-	}
-	return append(faults, sampleFaults(s.ContentType, nil)...)
+	m := s.mapping("sqs://host/account/queue")
+	_, err := m.plain(&types.Message{MessageId: sdk.String("1")}, "", []byte("{}"))
+	return append(faults, sampleFaults(s.ContentType, err)...)
 }
 
 // Open is Settings.Open.
@@ -92,8 +91,12 @@ func (s *SQS) Open(ctx context.Context, env Env) (Source, error) {
 	queue := s.QueueURL.URL.String()
 	return &sqsSource{
 		env: env, settings: s, client: client, queue: queue,
-		mapping: sqsMapping{queue: s.Name(), source: s.Source, typ: s.Type, contentType: s.ContentType, sns: s.Unwrap == unwrapSNS},
+		mapping: s.mapping(s.Name()),
 	}, nil
+}
+
+func (s *SQS) mapping(queue string) sqsMapping {
+	return sqsMapping{queue: queue, source: s.Source, typ: s.Type, contentType: s.ContentType, sns: s.Unwrap == unwrapSNS}
 }
 
 // sqsMaxAnswer is enough for ten messages of 1 MiB with every byte escaped.

@@ -371,6 +371,9 @@ func TestSQSFaults(t *testing.T) {
 		"unwrap":                   func(s *sources.SQS) { s.Unwrap = "s3" },
 		"type":                     func(s *sources.SQS) { s.Type = "" },
 		"source":                   func(s *sources.SQS) { s.Source = "a\nb" },
+		"content_type of nothing":  func(s *sources.SQS) { s.ContentType = "text/plain; charset" },
+		"content_type, not so":     func(s *sources.SQS) { s.ContentType = "a/b c" },
+		"source, no URI":           func(s *sources.SQS) { s.Source = "http://[x" },
 		"content_type":             func(s *sources.SQS) { s.ContentType = "json" },
 		"region":                   func(s *sources.SQS) { s.Region = "Frankfurt am Main" },
 		"credentials.secret_key":   func(s *sources.SQS) { s.Credentials.SecretKey = value.Secret{} },
@@ -385,7 +388,7 @@ func TestSQSFaults(t *testing.T) {
 			t.Fatal(faults)
 		}
 		change(s)
-		key, _, _ := strings.Cut(want, " ")
+		key, _, _ := strings.Cut(strings.Replace(want, ",", "", 1), " ")
 		if faults := s.Validate(); len(faults) != 1 || faults[0].Key != key {
 			t.Errorf("%s: %v", want, faults)
 		}
