@@ -42,8 +42,9 @@ const (
 //	                             they are large (TOAST) and did not change
 //	 "lsn": "0/16B3748", "commit_lsn": "0/16B3790", "xid": 742, "commit_time": "2026-…Z"}
 //
-// The id is the LSN of the change and its number among the changes with that LSN,
-// so it is the same when PostgreSQL sends the change again. The source is
+// The id is the LSN of the change, its number among the changes with that LSN and the
+// time of the commit, so it is the same when PostgreSQL sends the change again, and no
+// other change has it when the database was made anew. The source is
 // postgres://host/database.
 //
 // Integers, numeric and float columns are JSON numbers with the digits that

@@ -27,9 +27,10 @@ type pgItem struct {
 // pgDecoder makes events of the messages of one replication connection, which
 // describes each table before the first change of it.
 type pgDecoder struct {
-	source string
-	outbox PostgresOutbox
-	takes  func(oid uint32, t pgTable) bool
+	source  string
+	history string // sets messages apart that belong to no transaction
+	outbox  PostgresOutbox
+	takes   func(oid uint32, t pgTable) bool
 	// skipped is told of the first change of a table that is not taken.
 	skipped func(t pgTable)
 	// bases gives the base types of domains among the types that are not built in.
@@ -93,15 +94,18 @@ func (d *pgDecoder) decode(ctx context.Context, lsn pglogrepl.LSN, sent time.Tim
 	return d.out, err
 }
 
-// id is the same whenever the server sends the change again.
+// id is the same whenever the server sends the change again. The LSNs of a database that
+// was made anew, or set back, begin once more: so the time of the commit is in it too.
 func (d *pgDecoder) id(lsn pglogrepl.LSN) string {
 	if lsn == d.last {
 		d.ordinal++
 	} else {
 		d.last, d.ordinal = lsn, 0
 	}
-	return lsn.String() + "-" + strconv.Itoa(d.ordinal)
+	return lsn.String() + "-" + strconv.Itoa(d.ordinal) + "-" + d.tx.stamp()
 }
+
+func (t *pgTransaction) stamp() string { return strconv.FormatInt(t.time.UnixMicro(), 10) }
 
 func (d *pgDecoder) relation(ctx context.Context, w *pgWire) error {
 	oid := w.uint32()
@@ -240,9 +244,11 @@ func (d *pgDecoder) message(w *pgWire, sent time.Time) error {
 	}
 	// The LSN of a message is the end of its record, where the record of a row may
 	// begin: the ids must differ.
-	id, at := lsn.String()+"-message", d.tx.time
-	if !transactional {
-		at = sent // it stands on its own
+	id, at := lsn.String()+"-message-", d.tx.time
+	if transactional {
+		id += d.tx.stamp()
+	} else { // it stands on its own
+		id, at = id+d.history, sent
 	}
 	if strings.HasPrefix(prefix, d.outbox.Prefix) {
 		e, err := d.messageEvent(id, prefix, content, at)

@@ -76,7 +76,7 @@ func readCapture(t testing.TB) (all []captured) {
 
 func testDecoder() *pgDecoder {
 	return &pgDecoder{
-		source: "postgres://h/db", outbox: PostgresOutbox{CloudEvents: true}, relations: map[uint32]*pgRelation{},
+		source: "postgres://h/db", history: "7301-1", outbox: PostgresOutbox{CloudEvents: true}, relations: map[uint32]*pgRelation{},
 		takes: func(uint32, pgTable) bool { return true }, skipped: func(pgTable) {},
 		bases: func(_ context.Context, oids []uint32) (map[uint32]uint32, error) {
 			return map[uint32]uint32{16386: pgtype.NumericOID}, nil // price
@@ -149,6 +149,39 @@ func TestPostgresDecodeCut(t *testing.T) {
 		if _, err := d.decode(t.Context(), c.lsn, time.Time{}, c.msg); err != nil {
 			t.Fatalf("%s: %v", c.lsn, err)
 		}
+	}
+}
+
+// A database that was made anew uses the same LSNs for other changes: their ids differ.
+func TestPostgresIDsOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	ids := func(history string, later time.Duration) map[string]bool {
+		d, seen := testDecoder(), map[string]bool{}
+		d.history = history
+		for _, c := range readCapture(t) {
+			items, err := d.decode(t.Context(), c.lsn, time.Time{}, c.msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.msg[0] == 'B' {
+				d.tx.time = d.tx.time.Add(later)
+			}
+			for _, it := range items {
+				if it.event != nil && it.event.Source() == d.source {
+					seen[it.event.ID()] = true
+				}
+			}
+		}
+		return seen
+	}
+	before := ids("7301-1", 0)
+	for id := range ids("7302-1", time.Microsecond) {
+		if before[id] {
+			t.Errorf("%s is the id of two changes", id)
+		}
+	}
+	if len(before) < 10 {
+		t.Errorf("only %d ids", len(before))
 	}
 }
 

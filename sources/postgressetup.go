@@ -177,6 +177,8 @@ type pgHistory struct {
 	timeline int32
 }
 
+func (h pgHistory) String() string { return fmt.Sprintf("%s-%d", h.system, h.timeline) }
+
 // pgState is what the source keeps of a slot, for as long as it is the same slot
 // of the same database.
 type pgState struct {

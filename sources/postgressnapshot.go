@@ -32,8 +32,9 @@ type pgSnapshotTable struct {
 // follows as changes; so nothing is lost, deletes of rows read before included, but
 // a row may be read in a newer state than the changes that follow begin with.
 //
-// The id of a row's event is the row's place and the transaction that wrote it:
-// the same row read again has the same id, a changed one another.
+// The id of a row's event is the row's place, the transaction that wrote it and the
+// history of the database: the same row read again has the same id, a changed one
+// another, and so has one of a database that was made anew.
 func (s *postgres) readSnapshot(ctx context.Context, f feed, side *pgSide, slot pgSlot) error {
 	tables, err := s.snapshotTables(ctx, side)
 	if err != nil {
@@ -172,7 +173,7 @@ func (r *pgSnapshot) readTable(ctx, late context.Context, t pgSnapshotTable, rel
 				row[i].kind = 'n'
 			}
 		}
-		id := fmt.Sprintf("read-%s-%s-%s", values[0], bytes.Trim(values[1], "()"), values[2])
+		id := fmt.Sprintf("read-%s-%s-%s-%s", values[0], bytes.Trim(values[1], "()"), values[2], r.history)
 		if err := r.take(late, pgChange{relation: relation, lsn: r.lsn, id: id, op: "read", kind: PostgresRead, at: r.at, row: row}, values); err != nil {
 			_, _ = rows.Close() // the connection is closed anyway
 			return err

@@ -47,7 +47,7 @@ func (s *postgres) follow(ctx context.Context, f feed, side *pgSide, conn *pgcon
 	st := &pgStream{
 		postgres: s, feed: f, side: side, conn: conn, queue: newPgQueue(), poke: make(chan struct{}, 1),
 		decoder: pgDecoder{
-			source: s.source, outbox: s.set.Outbox, takes: s.takes(server), skipped: s.skipped, relations: map[uint32]*pgRelation{},
+			source: s.source, history: s.history.String(), outbox: s.set.Outbox, takes: s.takes(server), skipped: s.skipped, relations: map[uint32]*pgRelation{},
 			bases: func(ctx context.Context, oids []uint32) (map[uint32]uint32, error) { return pgBases(ctx, side, oids) },
 		},
 		every: time.Duration(s.set.Heartbeat),
