@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -105,7 +106,7 @@ func (b *diskBackend) create(ctx context.Context, name objectName, rec *objectRe
 }
 
 func (b *diskBackend) createLocked(ctx context.Context, name objectName, rec *objectRecord, what string, also func(*bbolt.Tx) ([]objectFile, error)) (stored bool, err error) {
-	if err := b.out.flush(name); err != nil {
+	if err := errors.Join(b.out.room(), b.out.flush(name)); err != nil {
 		return false, slowDown(err)
 	}
 	old, err := b.record(name)
@@ -182,7 +183,7 @@ func (b *diskBackend) delete(what string, before time.Time, names ...objectName)
 	slices.SortFunc(names, func(x, y objectName) int { return strings.Compare(x.key, y.key) })
 	names = slices.Compact(names)
 	defer b.out.lock(names...)()
-	if err := b.out.flush(names...); err != nil {
+	if err := errors.Join(b.out.room(), b.out.flush(names...)); err != nil {
 		return slowDown(err)
 	}
 	var changes []change

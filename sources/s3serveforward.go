@@ -118,7 +118,7 @@ func (b *forwardBackend) happened(ctx context.Context, name objectName, doubt st
 // change asks the other S3 for a change, with its event in doubt until it answers.
 // The object is locked.
 func (b *forwardBackend) change(ctx context.Context, name objectName, e bus.Event, doubt string, ask func(context.Context) error) error {
-	if err := b.out.flush(name); err != nil {
+	if err := errors.Join(b.out.room(), b.out.flush(name)); err != nil {
 		return slowDown(err)
 	}
 	var due dueEvent

@@ -62,6 +62,9 @@ const (
 	// outboxPause is between two rounds over what is waiting and what is settled.
 	// What was settled since is published again after a crash, with the same ids.
 	outboxPause = 100 * time.Millisecond
+	// maxOwed is how many objects may have events that the bus did not take yet: they are
+	// in memory.
+	maxOwed = 10_000
 )
 
 // The tables of the database.
@@ -157,6 +160,16 @@ func (o *outbox) publish(due []dueEvent) error {
 		o.env.observe(badStore(ctx, cause).outcome, 1)
 	}
 	return fault
+}
+
+// room is an error while the bus is owed so much that nothing more may happen.
+func (o *outbox) room() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.waiting) >= maxOwed {
+		return fmt.Errorf("events of %d objects wait for the bus", len(o.waiting))
+	}
+	return nil
 }
 
 // flush publishes what waits for the objects, which are locked.

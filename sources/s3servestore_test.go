@@ -100,3 +100,30 @@ func TestS3ServeExpiresNothingNew(t *testing.T) {
 		t.Errorf("the new object is gone: %v", err)
 	}
 }
+
+// What the bus does not take is owed, and nothing more is stored once that is much.
+func TestS3ServeOwesNoMoreThanItMay(t *testing.T) {
+	t.Parallel()
+	b := diskOn(t, pubFunc(func(events []bus.Event) ([]bus.Result, error) {
+		results := make([]bus.Result, len(events))
+		for i := range results {
+			results[i].Err = bus.ErrFull
+		}
+		return results, bus.ErrFull
+	}))
+	for i := range maxOwed - 1 {
+		b.out.waiting[objectName{"up", fmt.Sprint(i)}] = nil
+	}
+	for _, c := range []struct {
+		key    string
+		stored bool
+	}{{"last", true}, {"more", false}} {
+		stored, err := b.create(context.Background(), objectName{"up", c.key}, &objectRecord{ETag: "e"}, createdPut, nil)
+		if stored != c.stored || !gofakes3.HasErrorCode(err, gofakes3.ErrSlowDown) {
+			t.Errorf("%s: stored %v, %v", c.key, stored, err)
+		}
+	}
+	if rec, err := b.record(objectName{"up", "more"}); err != nil || rec != nil {
+		t.Errorf("what was refused is there: %+v, %v", rec, err)
+	}
+}
