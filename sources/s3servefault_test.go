@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -504,6 +505,32 @@ func TestS3ServeTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.wantTold("object.created.put k 500000")
+}
+
+// Who cannot sign cannot fill the log either.
+func TestS3ServeLogsStrangersOnce(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	host := sourcetest.NewHost(t)
+	host.Log = slog.New(slog.NewTextHandler(&log, nil))
+	e := serveOn(t, host, serveSettings(), &sourcetest.Publisher{})
+	for range 20 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, e.url()+"/"+serveBucket+"/k", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusForbidden {
+			t.Fatalf("%s, %v", res.Status, err)
+		}
+	}
+	e.stop()
+	if n := strings.Count(log.String(), "not signed"); n != 1 || host.Observed()[sources.Denied] != 20 {
+		t.Errorf("%d lines for %v:\n%s", n, host.Observed(), log.String())
+	}
 }
 
 func TestS3ServeAddressTaken(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rclone/gofakes3"
 	"github.com/rclone/gofakes3/signature"
+	"golang.org/x/time/rate"
 
 	"sluice/config/value"
 )
@@ -31,6 +32,7 @@ type s3Front struct {
 	limits  S3Limits
 	log     *slog.Logger
 	observe func(Outcome, int)
+	warn    rate.Sometimes // strangers must not be able to fill the log
 }
 
 // ServeHTTP is http.Handler.
@@ -40,7 +42,10 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pace.begin()
 	if result := signature.V4SignVerifyWithLookup(r, f.lookUp); result != signature.ErrNone {
 		refusal := signature.GetAPIError(result)
-		f.log.Info("a request is refused: it is not signed as it should be", "from", r.RemoteAddr, "reason", refusal.Code)
+		f.warn.Do(func() {
+			f.log.Warn("a request is refused: it is not signed as it should be; more of these are only counted for a minute",
+				"from", r.RemoteAddr, "reason", refusal.Code)
+		})
 		f.observe(Denied, 1)
 		a.fail(r, refusal.HTTPStatusCode, refusal.Code, refusal.Description)
 		return

@@ -15,6 +15,7 @@ import (
 	"github.com/rclone/gofakes3"
 	"go.etcd.io/bbolt"
 	"golang.org/x/net/netutil"
+	"golang.org/x/time/rate"
 
 	"sluice/bus"
 	"sluice/config/value"
@@ -129,7 +130,10 @@ func (s *s3Server) listen() (net.Listener, error) {
 func (s *s3Server) serve(ctx context.Context, listener net.Listener, library http.Handler) error {
 	// A request that outlives the drain still ends before the database is closed.
 	var under sync.WaitGroup
-	front := &s3Front{library: library, keys: s.keys, limits: s.set.Limits, log: s.env.Log, observe: s.env.observe}
+	front := &s3Front{
+		library: library, keys: s.keys, limits: s.set.Limits, log: s.env.Log, observe: s.env.observe,
+		warn: rate.Sometimes{Interval: time.Minute},
+	}
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			under.Add(1)
