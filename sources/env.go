@@ -24,7 +24,8 @@ type Env struct {
 	// Observe counts what became of what arrived. It may be nil.
 	Observe func(outcome Outcome, events int)
 	// Await gives the first reply of a function to an event that comes after the
-	// call, for callers that wait for one; who waits calls stop. It may be nil.
+	// call, for callers that wait for one; who waits calls stop. The channel is closed
+	// when none can come any more: the bus stops. It may be nil.
 	Await func(e bus.Event) (reply <-chan bus.Event, stop func())
 	// Reject makes a dead letter of input that cannot become an event, and returns
 	// nil once it is durable: then it may be acknowledged upstream.

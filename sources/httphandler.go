@@ -19,7 +19,8 @@ type HandlerOptions struct {
 	Now     func() time.Time                  // the time of events that have none; time.Now when nil
 	Set     []bus.Attr                        // what every event gets, whatever it says itself
 	// Await gives the first reply to an event that comes after the call, for requests
-	// with Prefer: wait=10; stop ends the waiting. Nobody waits when it is nil.
+	// with Prefer: wait=10; stop ends the waiting. The channel is closed when none can
+	// come any more. Nobody waits when Await is nil.
 	Await func(e bus.Event) (reply <-chan bus.Event, stop func())
 }
 

@@ -34,12 +34,15 @@ func preferredWait(h http.Header) time.Duration {
 }
 
 // answerReply waits for a reply and answers with it; it is false when none came in
-// time, or nobody waits any more.
+// time, none can come any more, or nobody waits any more.
 func answerReply(w http.ResponseWriter, r *http.Request, reply <-chan bus.Event, wait time.Duration) bool {
 	late := time.NewTimer(wait)
 	defer late.Stop()
 	select {
-	case e := <-reply:
+	case e, ok := <-reply:
+		if !ok {
+			return false
+		}
 		e.AppendHTTPHeader(w.Header())
 		w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 		w.WriteHeader(http.StatusOK)

@@ -504,6 +504,7 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 		return nil // there is nothing to end, and nothing to save
 	}
 	d.eventWriter.stop()
+	d.awaits.end() // a reply could not be stored any more
 	d.stopIntake()
 	d.background.Wait()
 	for _, l := range d.allLanes() {

@@ -212,8 +212,9 @@ func reportAnswer(a *sinks.Answer) *reportedAnswer {
 
 // awaits are those who wait for the first reply to an event.
 type awaits struct {
-	mu  sync.Mutex
-	all map[identity][]chan bus.Event
+	mu   sync.Mutex
+	all  map[identity][]chan bus.Event
+	over bool // no reply can come any more
 }
 
 // identity is what makes an event one.
@@ -221,8 +222,9 @@ type identity struct{ source, id string }
 
 func identityOf(e bus.Event) identity { return identity{e.Source(), e.ID()} }
 
-// Await gives the first reply to an event that is published after the call. Whoever
-// waits calls stop.
+// Await gives the first reply to an event that is published after the call. The
+// channel is closed when none can come any more because the bus stops. Whoever waits
+// calls stop.
 func (d *Dispatcher) Await(e bus.Event) (reply <-chan bus.Event, stop func()) {
 	return d.awaits.wait(identityOf(e))
 }
@@ -231,6 +233,10 @@ func (a *awaits) wait(of identity) (<-chan bus.Event, func()) {
 	c := make(chan bus.Event, 1)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.over {
+		close(c)
+		return c, func() {}
+	}
 	if a.all == nil {
 		a.all = map[identity][]chan bus.Event{}
 	}
@@ -247,9 +253,23 @@ func (a *awaits) leave(of identity, c chan bus.Event) {
 			left = append(left, other)
 		}
 	}
-	if a.all[of] = left; len(left) == 0 {
+	if len(left) == 0 {
 		delete(a.all, of)
+	} else {
+		a.all[of] = left
 	}
+}
+
+// end lets nobody wait any more.
+func (a *awaits) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, waiting := range a.all {
+		for _, c := range waiting {
+			close(c)
+		}
+	}
+	a.all, a.over = nil, true
 }
 
 // answer hands a reply to those who wait for one to e.

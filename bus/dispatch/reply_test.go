@@ -184,6 +184,14 @@ func TestAwait(t *testing.T) {
 			t.Error("the other got a reply")
 		default:
 		}
+		d.stop()
+		late, stopLate := d.Await(e)
+		defer stopLate()
+		for _, c := range []<-chan bus.Event{other, late} {
+			if _, ok := <-c; ok {
+				t.Error("a reply of a bus that has stopped")
+			}
+		}
 	})
 }
 

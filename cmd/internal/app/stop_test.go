@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,4 +79,44 @@ func TestDrainTimeout(t *testing.T) {
 	again := apptest.Start(t, toOne(f, ""), func(o *app.Options) { o.Store = store.Restart() })
 	<-arrived
 	apptest.Eventually(t, "it is settled", func() bool { return again.Bus().Balance().Delivered == 1 })
+}
+
+// Who waits for a reply when the bus stops is told that the event is stored, as at the
+// end of the wait: it is not sent again, and delivered after the next start.
+func TestStopAnswersWhoWaitsForAReply(t *testing.T) {
+	t.Parallel()
+	f, arrived, release := blocked(t)
+	store := memlog.New(memlog.Options{})
+	config := toOne(f, "") + "sources: {shop: {http: {path: /in/shop}}}\nserver: {drain_timeout: 50ms}\n"
+	n := apptest.Start(t, config, func(o *app.Options) { o.Store = store })
+	type answered struct {
+		id string
+		apptest.Answer
+		err error
+	}
+	answers := make(chan answered)
+	for id, path := range map[string]string{"1": "/", "2": "/in/shop"} {
+		go func() {
+			a, err := n.Try("POST", path, `{}`, "Content-Type", "application/json", "Prefer", "wait=60",
+				"Ce-Specversion", "1.0", "Ce-Id", id, "Ce-Source", "/test", "Ce-Type", "order")
+			answers <- answered{id, a, err}
+		}()
+	}
+	<-arrived
+	<-arrived
+	stopped := make(chan error, 1)
+	start := time.Now()
+	go func() { stopped <- n.Stop(context.Background()) }()
+	for range 2 {
+		a := <-answers
+		if a.err != nil || a.Status != http.StatusAccepted || !strings.Contains(string(a.Body), `"id":"`+a.id+`"`) {
+			t.Errorf("event %s: %d %s, %v", a.id, a.Status, a.Body, a.err)
+		}
+	}
+	if err := <-stopped; err != nil || time.Since(start) > 4*time.Second {
+		t.Errorf("stop: %v, after %v", err, time.Since(start))
+	}
+	release()
+	apptest.Start(t, config, func(o *app.Options) { o.Store = store.Restart() })
+	apptest.Eventually(t, "both are delivered", func() bool { got := f.Delivered(); return got["1"] > 0 && got["2"] > 0 })
 }
