@@ -29,7 +29,15 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	view := a.View()
-	report, err := doctor.Running{Bus: a.Bus, Store: a.Store, Config: view.Config, Dir: view.Dir, Now: a.now(), Scan: scan}.Report(r.Context())
+	broken := map[string]string{}
+	for _, s := range a.Subscriptions.Subscriptions() {
+		if s.Error != "" {
+			broken[s.ID] = s.Error
+		}
+	}
+	report, err := doctor.Running{
+		Bus: a.Bus, Store: a.Store, Config: view.Config, Broken: broken, Dir: view.Dir, Now: a.now(), Scan: scan,
+	}.Report(r.Context())
 	if err != nil {
 		return err
 	}

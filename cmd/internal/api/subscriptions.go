@@ -31,7 +31,7 @@ type SubscriptionControl interface {
 const QueueSink = "queue:"
 
 // Subscription is one subscription, in the form of the CloudEvents Subscriptions
-// API. Match and Expires are ours.
+// API. Match, Expires and Error are ours.
 type Subscription struct {
 	ID               string            `json:"id,omitempty"`
 	Source           string            `json:"source,omitempty"` // of the events
@@ -43,6 +43,7 @@ type Subscription struct {
 	ProtocolSettings *ProtocolSettings `json:"protocolsettings,omitempty"`
 	Credential       *SinkCredential   `json:"sinkcredential,omitempty"` // never shown
 	Expires          value.Duration    `json:"expires,omitzero"`         // it ends when it is not renewed for so long
+	Error            string            `json:"error,omitempty"`          // in answers: why it cannot be used any more and gets nothing
 }
 
 // ProtocolSettings say how the sink is spoken to.
@@ -129,6 +130,7 @@ func (a *api) putSubscription(r *http.Request, s Subscription) (Subscription, er
 	if s.Sink == "" {
 		return s, refuse(http.StatusBadRequest, "sink: is missing: write the URL that events are POSTed to, or %s to fetch them", QueueSink)
 	}
+	s.Error = "" // of the one that this replaces
 	made, err := a.Subscriptions.Subscribe(r.Context(), s)
 	var bad *BadSubscription
 	if errors.As(err, &bad) {

@@ -64,7 +64,6 @@ type App struct {
 	running atomic.Pointer[map[string]*source] // what sources is, for those who only look
 
 	subscriptions atomic.Pointer[map[string]*subscription] // by id; changed under change
-	broken        map[string]error                         // the kept ones that cannot be used, and why; set by Start
 
 	background sync.WaitGroup // the watcher
 	cancel     context.CancelFunc

@@ -36,6 +36,8 @@ type subscription struct {
 	options dispatch.Options
 	opener  sinks.Settings
 	seen    time.Time // when it was made, renewed, or read at the start
+	kept    []byte    // what is in the store
+	broken  error     // why it cannot be used; nothing but doc, seen and kept is set then
 }
 
 func (s *subscription) name() string { return config.SubscriptionPrefix + s.doc.ID }
@@ -55,28 +57,39 @@ func (a *App) loadSubscriptions(ctx context.Context) error {
 		return err
 	}
 	all := map[string]*subscription{}
-	broken := map[string]error{}
 	for _, key := range keys {
 		text, err := a.store.State(ctx, key)
 		if err != nil {
 			return err
 		}
-		var kept keptSubscription
-		if err := json.Unmarshal(text, &kept); err != nil {
-			return fmt.Errorf("state %s: %w", key, err)
-		}
-		kept.Subscription.Credential = kept.Credential
-		s, err := newSubscription(kept.Subscription)
-		if err != nil {
-			a.log.Error("a subscription that was taken before cannot be used any more", "subscription", kept.ID, "err", err)
-			broken[kept.ID] = err
-			continue
+		s := readSubscription(strings.TrimPrefix(key, subscriptionState), text)
+		if s.broken != nil {
+			a.log.Error("a subscription that was taken before cannot be used any more: it gets no events; what waits for it is kept until it is put anew or ended",
+				"subscription", s.doc.ID, "err", s.broken)
 		}
 		all[s.doc.ID] = s
 	}
 	a.subscriptions.Store(&all)
-	a.broken = broken
 	return nil
+}
+
+// readSubscription reads one from the store. What cannot be used stays there until its
+// holder replaces or ends it: whoever reads it next may know what it says.
+func readSubscription(id string, text []byte) *subscription {
+	kept := keptSubscription{}
+	err := json.Unmarshal(text, &kept)
+	doc := kept.Subscription
+	doc.ID, doc.Credential = id, kept.Credential
+	var s *subscription
+	if err == nil {
+		s, err = newSubscription(doc)
+	}
+	if err != nil {
+		doc.Error = err.Error()
+		s = &subscription{doc: doc, seen: time.Now(), broken: err}
+	}
+	s.kept = text
+	return s
 }
 
 // keptSubscription is a subscription in the store, with the secret that no answer
@@ -183,17 +196,16 @@ func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscrip
 		next = map[string]*subscription{}
 	}
 	next[doc.ID] = s
-	text, err := json.Marshal(keptSubscription{doc, doc.Credential})
-	if err != nil {
+	if s.kept, err = json.Marshal(keptSubscription{doc, doc.Credential}); err != nil {
 		return doc, err
 	}
-	if err := a.store.PutState(ctx, subscriptionState+doc.ID, text); err != nil {
+	if err := a.store.PutState(ctx, subscriptionState+doc.ID, s.kept); err != nil {
 		return doc, err
 	}
 	if err := a.bringInto(ctx, next, s.name()); err != nil {
 		var undo []byte
 		if was := old[doc.ID]; was != nil {
-			undo, _ = json.Marshal(keptSubscription{was.doc, was.doc.Credential})
+			undo = was.kept
 		}
 		return doc, errors.Join(err, a.store.PutState(ctx, subscriptionState+doc.ID, undo))
 	}
@@ -261,6 +273,9 @@ func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map
 	private := a.Config().Subscriptions.PrivateSinks
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		s := all[id]
+		if s.broken != nil {
+			continue
+		}
 		spec := dispatch.SinkSpec{Name: s.name(), Options: s.options}
 		if fresh == nil || fresh[s.name()] {
 			var err error
@@ -276,7 +291,7 @@ func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map
 	}
 	t.Transient = func(sink string) bool {
 		id, ok := strings.CutPrefix(sink, config.SubscriptionPrefix)
-		return ok && a.broken[id] == nil
+		return ok && all[id] == nil // of a broken one it is kept
 	}
 	return nil
 }

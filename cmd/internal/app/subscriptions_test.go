@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/bus/memlog"
 	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/app"
 	"sluice/cmd/internal/app/apptest"
 )
 
@@ -123,6 +125,80 @@ func TestBadSubscription(t *testing.T) {
 	var all []api.Subscription
 	if n.Get("/subscriptions", &all); len(all) != 0 {
 		t.Errorf("made: %+v", all)
+	}
+}
+
+// A kept subscription that cannot be used any more is shown as that, and stays with what
+// waits for it until somebody replaces or ends it.
+func TestBrokenSubscription(t *testing.T) {
+	t.Parallel()
+	config := strings.Replace(subscribing, "max: 2", "max: 9", 1)
+	store := memlog.New(memlog.Options{})
+	n := apptest.Start(t, config, func(o *app.Options) { o.Store = store })
+	const queue = `{"sink": "queue:", "types": ["a"]}`
+	for _, id := range []string{"old", "well"} {
+		if a := n.Do("PUT", "/subscriptions/"+id, queue); a.Status != http.StatusOK {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+	}
+	n.MustPublish("1", "a", "{}")
+	apptest.Eventually(t, "it waits", func() bool { return n.Bus().Balance().Open() == 2 })
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store = store.Restart()
+	for key, text := range map[string]string{
+		"subscription.old":  `{"id": "old", "sink": "queue:", "match": {"type": [{"like": "a"}]}}`,
+		"subscription.torn": `{"id": "to`,
+	} {
+		if err := store.PutState(t.Context(), key, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for range 2 { // and after one more restart
+		n = apptest.Start(t, config, func(o *app.Options) { o.Store = store })
+		for _, want := range []string{`"subscription":"old"`, `"subscription":"torn"`, "cannot be used any more", "like"} {
+			if !strings.Contains(n.Logs.String(), want) {
+				t.Errorf("the log does not say %s:\n%s", want, n.Logs)
+			}
+		}
+		if a := n.Do("PUT", "/subscriptions/new", queue); a.Status != http.StatusOK { // what is in force is replaced
+			t.Errorf("%d %s", a.Status, a.Body)
+		}
+		broken := map[string]string{}
+		var all []api.Subscription
+		n.Get("/subscriptions", &all)
+		for _, s := range all {
+			broken[s.ID] = s.Error
+		}
+		if len(all) != 4 || !strings.Contains(broken["old"], "like") || broken["torn"] == "" || broken["well"] != "" {
+			t.Errorf("listed: %+v", all)
+		}
+		for _, id := range []string{"old", "torn"} {
+			if doctor := string(n.Do("GET", "/api/v1/doctor", "").Body); !strings.Contains(doctor, "the subscription "+id+" was taken before and cannot be used any more") {
+				t.Errorf("doctor says: %s", doctor)
+			}
+		}
+		if err := n.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store = store.Restart()
+	}
+
+	n = apptest.Start(t, config, func(o *app.Options) { o.Store = store })
+	if a := n.Do("DELETE", "/subscriptions/torn", ""); a.Status != http.StatusNoContent {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if a := n.Do("PUT", "/subscriptions/old", queue); a.Status != http.StatusOK || strings.Contains(string(a.Body), "error") {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	var got struct{ Messages []struct{ Receipt string } }
+	if n.Post("/api/v1/queues/sub.old/receive", `{"wait": "5s"}`, &got); len(got.Messages) != 1 {
+		t.Errorf("%d messages had waited for it", len(got.Messages))
+	}
+	if doctor := string(n.Do("GET", "/api/v1/doctor", "").Body); strings.Contains(doctor, "cannot be used") {
+		t.Errorf("doctor says: %s", doctor)
 	}
 }
 

@@ -125,7 +125,7 @@ func newSubscriptionsLsCommand(e *env) *cobra.Command {
 				e.note("no subscriptions")
 				return nil
 			}
-			t := newTable("ID", "SINK", "SOURCE", "TYPES", "FILTERS", "EXPIRES")
+			t := newTable("ID", "SINK", "SOURCE", "TYPES", "FILTERS", "EXPIRES", "STATE")
 			for _, s := range all {
 				var filters []string
 				if s.Match != nil {
@@ -138,7 +138,11 @@ func newSubscriptionsLsCommand(e *env) *cobra.Command {
 				if s.Expires > 0 {
 					expires = "when not renewed for " + s.Expires.String()
 				}
-				t.add(s.ID, s.Sink, s.Source, strings.Join(s.Types, ","), strings.Join(filters, " "), expires)
+				state := "active"
+				if s.Error != "" {
+					state = "broken: " + s.Error
+				}
+				t.add(s.ID, s.Sink, s.Source, strings.Join(s.Types, ","), strings.Join(filters, " "), expires, state)
 			}
 			return t.print(e.stdout)
 		},

@@ -3,7 +3,10 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sluice/bus"
@@ -16,8 +19,9 @@ type Running struct {
 	Bus    *dispatch.Dispatcher
 	Store  bus.Log
 	Config *config.Config
-	Dir    string    // of the store, for the commands in the findings; "" in memory
-	Now    time.Time // what time it is
+	Broken map[string]string // why a subscription cannot be used, by its id
+	Dir    string            // of the store, for the commands in the findings; "" in memory
+	Now    time.Time         // what time it is
 	Scan   time.Duration
 }
 
@@ -41,6 +45,7 @@ func (o Running) Report(ctx context.Context) (*Report, error) {
 			r.rejections(s.Name, strconv.Itoa(n))
 		}
 	}
+	r.checkSubscriptions(o.Broken)
 	r.checkSinks(o.Bus.Sinks(), o.Now)
 	if err := r.checkRoom(ctx, o.Store, o.Config, o.Now); err != nil {
 		return nil, err
@@ -74,7 +79,7 @@ func (r *Report) checkSinks(sinks []dispatch.SinkStatus, now time.Time) {
 	for _, s := range sinks {
 		waiting := s.Backlog + s.Retries + s.Queued
 		switch {
-		case s.State == dispatch.StateRemoved && waiting > 0:
+		case s.State == dispatch.StateRemoved && waiting > 0 && !subscribed(s.Name):
 			r.removed(s.Name, fmt.Sprintf("%d deliveries wait", waiting))
 		case s.State == dispatch.StatePaused && waiting > 0:
 			r.warn("sinks", s.Name, "sluice sinks resume "+s.Name, "it is paused, and %d deliveries wait for it", waiting)
@@ -92,6 +97,17 @@ func (r *Report) checkSinks(sinks []dispatch.SinkStatus, now time.Time) {
 	r.fine("sinks", "nothing waits for a sink that takes nothing")
 	r.fine("dead letters", "there are none")
 }
+
+// checkSubscriptions tells of those that are kept and cannot be used.
+func (r *Report) checkSubscriptions(broken map[string]string) {
+	for _, id := range slices.Sorted(maps.Keys(broken)) {
+		r.bad("sinks", config.SubscriptionPrefix+id, fmt.Sprintf("subscribe again with PUT /subscriptions/%s, or end it with `sluice subscriptions rm %s`", id, id),
+			"the subscription %s was taken before and cannot be used any more, so it gets no events: %s", id, broken[id])
+	}
+}
+
+// subscribed tells that a sink is that of a subscription: the config says nothing of it.
+func subscribed(sink string) bool { return strings.HasPrefix(sink, config.SubscriptionPrefix) }
 
 func sinceOK(last, now time.Time) string {
 	if last.IsZero() {

@@ -83,7 +83,7 @@ func (o Resting) checkWaiting(ctx context.Context, r *Report) error {
 }
 
 func (o Resting) has(sink string) bool {
-	return slices.ContainsFunc(o.Config.Sinks, func(s config.Sink) bool { return s.Name == sink })
+	return subscribed(sink) || slices.ContainsFunc(o.Config.Sinks, func(s config.Sink) bool { return s.Name == sink })
 }
 
 // holds are the reasons by sink that is held.

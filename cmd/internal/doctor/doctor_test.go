@@ -68,6 +68,11 @@ func TestFindings(t *testing.T) {
 			"gone: it answered 410", "sick: its breaker is open and nothing has worked for 1h0m0s: 500; 7 deliveries",
 			"out: it is not in the config, and 2 deliveries wait", "removed_sinks: {out: dead_letter}", "dead letters out: dead letters that are kept: 4",
 		}},
+		"a broken subscription": {func(r *Report) { r.checkSubscriptions(map[string]string{"x": "match: no such thing"}) }, false,
+			[]string{"fault sinks sub.x: the subscription x was taken before", "no such thing → subscribe again with PUT /subscriptions/x, or end it with `sluice subscriptions rm x`"}},
+		"what is dropped for a subscription that has ended": {func(r *Report) {
+			r.checkSinks([]dispatch.SinkStatus{{Name: "sub.x", State: dispatch.StateRemoved, Backlog: 2}}, noon())
+		}, true, nil},
 		"a damaged pack": {func(r *Report) {
 			r.add(storeFinding(bus.Fault{Stream: bus.Events, First: 5, Last: 5, Index: -1, Kind: bus.FaultDamaged, Detail: "it cannot be read", Repairable: true}, "do this"))
 		}, false, []string{"fault store EVENTS: EVENTS 5: damaged: it cannot be read → do this; and check the disk"}},
