@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -133,8 +134,17 @@ func (s *fileSink) Deliver(ctx context.Context, d Delivery) error {
 	case err := <-line.done:
 		return err
 	case <-ctx.Done():
+		s.forget(line)
 		return context.Cause(ctx)
 	}
+}
+
+// forget drops a line that nobody waits for any more: while a disk hangs there may be
+// many of these.
+func (s *fileSink) forget(line *fileLine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = slices.DeleteFunc(s.waiting, func(other *fileLine) bool { return other == line })
 }
 
 // write takes what is waiting until nothing is.

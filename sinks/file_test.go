@@ -458,3 +458,30 @@ func TestFileGivenUpIsNoDelivery(t *testing.T) {
 		}
 	}
 }
+
+// While a disk hangs, attempts that have given up leave nothing behind.
+func TestFileHangingDiskHoldsNothing(t *testing.T) {
+	t.Parallel()
+	held, over := make(chan struct{}), make(chan struct{})
+	s := fileSettings(t)
+	var once sync.Once
+	s.SetSync(func(*os.File) error {
+		once.Do(func() { close(held) })
+		<-over
+		return nil
+	})
+	sink := open(t, s)
+	t.Cleanup(func() { close(over) }) // before the sink is closed
+	go func() { _ = sink.Deliver(context.Background(), numberedDelivery(t, 0)) }()
+	<-held
+	for n := range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if err := sink.Deliver(ctx, numberedDelivery(t, n+1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	if n := sinks.FileWaiting(sink); n > 0 {
+		t.Errorf("%d lines wait to be written, for nobody", n)
+	}
+}

@@ -312,6 +312,20 @@ func TestHTTPHidesReferencesOfURL(t *testing.T) {
 	}
 }
 
+// The start of an answer that is kept does not end with half a secret.
+func TestHTTPHidesSecretsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	sink := serve(t, func(s *sinks.HTTP) { s.Auth = &sinks.HTTPAuth{Bearer: value.NewSecret(token)} }, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", sinks.MaxAnswerBody-len(token)+1)+token)
+	}).(sinks.Replier)
+	d := testDelivery(t, "json")
+	d.Ask.Body = true
+	a, err := sink.DeliverReply(t.Context(), d)
+	if err != nil || len(a.Body) == 0 || len(a.Body) > sinks.MaxAnswerBody || strings.Contains(string(a.Body), token[:len(token)-1]) {
+		t.Errorf("%v, %d bytes that end with %q", err, len(a.Body), a.Body[max(0, len(a.Body)-20):])
+	}
+}
+
 func TestHTTPKeepsConnections(t *testing.T) {
 	t.Parallel()
 	var conns, n atomic.Int32

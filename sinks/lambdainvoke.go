@@ -38,7 +38,7 @@ func (s *lambdaSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, er
 	}
 	a.Status = http.StatusOK
 	if d.Ask.Body {
-		a.ContentType, a.Body = "application/json", s.http.mask(body[:min(len(body), MaxAnswerBody)])
+		a.ContentType, a.Body = "application/json", start(s.http.mask(body))
 	}
 	if mediaType := eventsIn(body); d.Ask.Events && mediaType != "" {
 		a.Events, err = ReadEvents(d.Sink, d.ID, http.Header{"Content-Type": {mediaType}}, body)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,8 +63,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		a.Status, a.Answer = answer.Status, answer.Answer
 	}
 	if err != nil {
-		a.Error = err.Error()
-		a.Error = a.Error[:min(len(a.Error), maxError)]
+		a.Error = errorText(err)
 	}
 	n := d.tried() + 1
 	after, verdict := conf.next(n, d.attempts, wall.Sub(d.accepted), err)
@@ -98,6 +98,12 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		}
 		l.d.bury(l, d, verdict)
 	}
+}
+
+// errorText is what is kept of an error, and holds on to no more of it.
+func errorText(err error) string {
+	text := err.Error()
+	return strings.Clone(text[:min(len(text), maxError)])
 }
 
 // lease lets a delivery wait for the end of a job.

@@ -83,10 +83,10 @@ const (
 	maxAnswers  = 64 << 10 // of all the attempts of one delivery together
 )
 
-// addAttempt appends to the history. When the answers kept grow too large, those
+// addAttempt appends to the history, of an answer no more than is kept. When the answers kept grow too large, those
 // between the first and the newest go first: they are the least telling.
 func (d *delivery) addAttempt(a Attempt) {
-	a.Answer = a.Answer[:min(len(a.Answer), maxAnswer)]
+	a.Answer = slices.Clone(a.Answer[:min(len(a.Answer), maxAnswer)])
 	d.attempts = append(slices.Clip(d.attempts), a)
 	if len(d.attempts) > maxAttempts {
 		d.attempts = slices.Delete(d.attempts, maxAttempts/2, maxAttempts/2+1)

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/bus"
+	"sluice/bus/dispatch"
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/app"
 	"sluice/cmd/internal/app/apptest"
@@ -534,6 +537,23 @@ func TestUnknownQuery(t *testing.T) {
 		if a := n.Do(r.Method, path+"?sikn=hook", ""); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), "sikn") {
 			t.Errorf("%s %s: %d %s", r.Method, path, a.Status, a.Body)
 		}
+	}
+}
+
+// A list ends where it grows too large: attempts and answers count, not the events
+// alone.
+func TestDeadLettersAreWeighed(t *testing.T) {
+	t.Parallel()
+	event, err := bus.NewEvent([]bus.Attr{{Name: "id", Value: "1"}, {Name: "source", Value: "/s"}, {Name: "type", Value: "t"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	letter := dispatch.DeadLetter{Event: event}
+	for range 16 {
+		letter.Attempts = append(letter.Attempts, dispatch.Attempt{Error: strings.Repeat("e", 1<<10), Answer: bytes.Repeat([]byte{0xff}, 4<<10)})
+	}
+	if counted, shown := api.DeadWeight(&letter); counted < shown/2 {
+		t.Errorf("a dead letter of %d bytes counts as %d", shown, counted)
 	}
 }
 

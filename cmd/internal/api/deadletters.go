@@ -53,6 +53,16 @@ func showDead(d *dispatch.DeadLetter) deadLetter {
 	return shown
 }
 
+// weight is about how large a dead letter is when it is shown.
+func (d *deadLetter) weight() int {
+	size := len(d.Event)
+	for i := range d.Attempts {
+		at := &d.Attempts[i]
+		size += 128 + len(at.Error) + len(at.Answer) + len(at.AnswerBase64)
+	}
+	return size
+}
+
 func eventJSON(e bus.Event) json.RawMessage { return e.AppendJSON(make([]byte, 0, e.Size()+64)) }
 
 // deadFilter is how dead letters are chosen, in a query and in a body.
@@ -125,7 +135,7 @@ func (a *api) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
 		}
 		for i := range some {
 			list = append(list, showDead(&some[i]))
-			size += some[i].Event.Size()
+			size += list[len(list)-1].weight()
 		}
 		if from = next; next == (bus.Position{}) {
 			break

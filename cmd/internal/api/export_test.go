@@ -1,8 +1,11 @@
 package api
 
 import (
+	"encoding/json"
 	"log/slog"
 	"net/http"
+
+	"sluice/bus/dispatch"
 )
 
 // Route is a row of the table, for tests.
@@ -38,4 +41,14 @@ func Intake(door http.Handler) http.Handler {
 func ProblemOf(err error) (status int, header http.Header, detail string) {
 	p, _ := problemOf(err)
 	return p.Status, p.header, p.Detail
+}
+
+// DeadWeight is how large a dead letter counts in a list, and how large it is there.
+func DeadWeight(d *dispatch.DeadLetter) (counted, shown int) {
+	letter := showDead(d)
+	text, err := json.Marshal(letter)
+	if err != nil {
+		panic(err)
+	}
+	return letter.weight(), len(text)
 }

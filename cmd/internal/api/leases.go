@@ -63,6 +63,9 @@ func (a *api) completeLease(w http.ResponseWriter, r *http.Request) error {
 // replyBytes is the largest body of a reply.
 const replyBytes = 1 << 20
 
+// maxFailure is how many bytes a function may say about a failure.
+const maxFailure = 4 << 10
+
 // failLease ends a job that failed.
 func (a *api) failLease(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
@@ -76,7 +79,8 @@ func (a *api) failLease(w http.ResponseWriter, r *http.Request) error {
 	if body.Error == "" {
 		body.Error = "no reason given"
 	}
-	failure := errors.New("the function says that the job failed: " + body.Error)
+	// No more is kept of it, and the log has no use for more.
+	failure := errors.New("the function says that the job failed: " + body.Error[:min(len(body.Error), maxFailure)])
 	if body.RetryAfter != "" {
 		after, err := value.ParseDuration(body.RetryAfter)
 		if err != nil {

@@ -73,7 +73,7 @@ rules:
 	if a := n.Do("POST", "/api/v1/leases/"+id+"/fail", "", "Sluice-Lease-Token", headers["1"].Get("Sluice-Lease-Token")); a.Status != http.StatusUnauthorized {
 		t.Errorf("with the token of another: %d %s", a.Status, a.Body)
 	}
-	if a := call("2", "fail", `{"error": "no disk", "retry": false}`); a.Status != http.StatusOK {
+	if a := call("2", "fail", `{"error": "no disk`+strings.Repeat("!", 100<<10)+`", "retry": false}`); a.Status != http.StatusOK {
 		t.Errorf("fail: %d %s", a.Status, a.Body)
 	}
 	apptest.Eventually(t, "the reply arrives", func() bool { return len(last.Delivered()) == 1 })
@@ -82,6 +82,9 @@ rules:
 		n.Get("/api/v1/dead-letters", &dead)
 		return len(dead.DeadLetters) == 1 && dead.DeadLetters[0].Event.ID == "2"
 	})
+	if log := n.Logs.String(); !strings.Contains(log, "no disk!") || len(log) > 50<<10 {
+		t.Errorf("%d bytes are logged", len(log))
+	}
 	if source := last.Requests()[0].Header.Get("Ce-Source"); source != "/sinks/job" {
 		t.Errorf("the reply comes from %q", source)
 	}
