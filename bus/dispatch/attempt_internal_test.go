@@ -17,10 +17,10 @@ func TestAttemptsHoldWhatTheyKeep(t *testing.T) {
 	if kept := d.attempts[0].Answer; len(kept) != maxAnswer || cap(kept) > 2*maxAnswer {
 		t.Errorf("%d bytes of an answer are kept, in %d", len(kept), cap(kept))
 	}
-	raw := new([1 << 20]byte)
-	whole := weak.Make(raw)
-	kept := errorText(errors.New(unsafe.String(&raw[0], len(raw))))
-	raw = nil
+	kept, whole := func() (string, weak.Pointer[[1 << 20]byte]) {
+		raw := new([1 << 20]byte)
+		return errorText(errors.New(unsafe.String(&raw[0], len(raw)))), weak.Make(raw)
+	}()
 	runtime.GC()
 	if len(kept) != maxError || whole.Value() != nil {
 		t.Errorf("%d bytes of an error hold on to the whole of it: %v", len(kept), whole.Value() != nil)
