@@ -81,12 +81,12 @@ func (st *pgStream) run(ctx context.Context) error {
 	defer context.AfterFunc(work, func() { _ = st.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })()
 	st.heard.Store(time.Now().UnixNano())
 	var helpers sync.WaitGroup
-	helpers.Go(func() { cancel(st.read(work)) })
-	helpers.Go(func() { cancel(st.watch(work)) })
+	helpers.Go(func() { cancel(contained(func() error { return st.read(work) })) })
+	helpers.Go(func() { cancel(contained(func() error { return st.watch(work) })) })
 	published := make(chan struct{})
 	go func() {
 		defer close(published)
-		cancel(st.publish(work, late))
+		cancel(contained(func() error { return st.publish(work, late) }))
 	}()
 	if err := st.tell(published); err != nil {
 		cancel(err)

@@ -6,6 +6,8 @@ package sources
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"sluice/bus"
@@ -19,6 +21,18 @@ type Source interface {
 	// means that the source cannot go on by itself: it is started again later,
 	// after a pause that grows. Run may be called again once it has returned.
 	Run(ctx context.Context, pub bus.Publisher) error
+}
+
+// contained is the error of do, a panic too. One in Run is an error for who calls that,
+// but one in another goroutine would end the bus: of all sources, and over and over when
+// it comes from what upstream sends again.
+func contained(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 // Readier is a Source that can say when it takes events: before that nobody is

@@ -143,6 +143,25 @@ func TestSQSMessages(t *testing.T) {
 	}
 }
 
+// A panic ends the run with an error, and nothing else with it; the messages come again.
+func TestSQSPanic(t *testing.T) {
+	t.Parallel()
+	f := newSQSFake(t)
+	pub := &sourcetest.Publisher{Before: func(context.Context) error { panic("on purpose") }}
+	src := sourcetest.NewHost(t).Open(t, f.settings(t))
+	m := f.send("x", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := src.Run(ctx, pub); err == nil || !strings.Contains(err.Error(), "it panicked: on purpose") {
+		t.Errorf("Run: %v", err)
+	}
+	select {
+	case <-m.gone:
+		t.Error("the message is deleted")
+	default:
+	}
+}
+
 // A message stays hidden for as long as the bus does not take it, and is deleted
 // afterwards: nobody gets it twice.
 func TestSQSExtends(t *testing.T) {

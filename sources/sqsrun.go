@@ -72,7 +72,11 @@ func (r *sqsRun) hire(ctx, flight context.Context) {
 	set := r.source.settings
 	if ctx.Err() == nil && (r.workers+1)*sqsBatch <= set.MaxInFlight && r.bytes < int64(set.MaxBytes) {
 		r.workers++
-		r.staff.Go(func() { r.work(ctx, flight) })
+		r.staff.Go(func() {
+			if err := contained(func() error { r.work(ctx, flight); return nil }); err != nil {
+				r.fail(err)
+			}
+		})
 	}
 }
 
