@@ -31,7 +31,7 @@ type Fault struct {
 // The kinds of a Fault.
 const (
 	FaultDamaged = "damaged" // a record or a pack that cannot be read
-	FaultMissing = "missing" // packs in the middle of EVENTS that are not there
+	FaultMissing = "missing" // packs that are not there, and were never removed
 	FaultCut     = "cut"     // packs at the end of a stream that are not there any more
 	FaultLost    = "lost"    // a whole stream that was gone, and was made anew, empty
 	FaultMended  = "mended"  // a file that described the store was damaged, and was made again

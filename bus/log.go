@@ -72,6 +72,9 @@ type Stream interface {
 	// Since is the number of the first pack that was appended at or after t; the
 	// number that the next pack will have when there is none.
 	Since(ctx context.Context, t time.Time) (seq uint64, err error)
+	// Gone picks from numbers, given in order, those that no pack has: it was
+	// removed or lost, or there never was one.
+	Gone(ctx context.Context, seqs ...uint64) ([]uint64, error)
 	// Info tells what the stream holds.
 	Info(ctx context.Context) (StreamInfo, error)
 	// Keys lists the keys that have packs, with how many packs each has.

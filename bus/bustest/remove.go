@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,7 +24,16 @@ func testRemove(t *testing.T, h Harness) {
 	wantInfo(t, s, 3, 10, 7)
 	_, err := s.Get(ctx, 5)
 	wantErr(t, "Get of a removed pack", err, bus.ErrNotFound)
+	wantGone := func(s bus.Stream) {
+		t.Helper()
+		gone, err := s.Gone(ctx, 0, 1, 3, 4, 5, 6, 10, 11, 77)
+		if want := []uint64{0, 1, 5, 11, 77}; err != nil || !slices.Equal(gone, want) {
+			t.Errorf("gone are %v, %v, want %v", gone, err, want)
+		}
+	}
+	wantGone(s)
 	s = h.Reopen().Stream(bus.Retries)
+	wantGone(s)
 	wantInfo(t, s, 3, 10, 7)
 	wantSeqs(t, s, "", 0, 3, 4, 6, 7, 8, 9, 10)
 }

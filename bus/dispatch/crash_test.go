@@ -191,6 +191,7 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 	if err := d.Start(t.Context(), w.table(t)); err != nil {
 		return // crashed while starting
 	}
+	soundStore(t, d)
 	w.runs(m)
 	defer w.runs(nil)
 	w.born()
@@ -224,6 +225,14 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 	}
 	wg.Wait()
 	pass(time.Duration(w.n(20)) * time.Second)
+}
+
+// soundStore checks that nothing is taken for lost in a store that loses nothing.
+func soundStore(t *testing.T, d *dispatch.Dispatcher) {
+	t.Helper()
+	if faults, jobs := d.Faults(), d.LostJobs(); len(faults)+len(jobs) > 0 {
+		t.Errorf("taken for lost: %v, offered again: %v", faults, jobs)
+	}
 }
 
 // operate does what an operator may do at any time.
@@ -284,6 +293,7 @@ func history(t *testing.T, seed uint64, seen *crashPoints) {
 		t.Fatal(err)
 	}
 	d.rest(time.Hour)
+	soundStore(t, d.Dispatcher)
 	dead := map[string]bool{}
 	letters, _, err := d.DeadLetters(t.Context(), dispatch.DeadLetterFilter{}, bus.Position{}, 1e6)
 	if err != nil {

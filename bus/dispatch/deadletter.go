@@ -31,7 +31,8 @@ type DeadLetter struct {
 	Attempts   []Attempt
 
 	shaped  bool // see delivery
-	dropped int  // attempts that are not in Attempts
+	stored  time.Time
+	dropped int // attempts that are not in Attempts
 }
 
 // key is that of its pack.
@@ -192,7 +193,7 @@ func decodeDeadLetter(rec []byte, pos bus.Position, key string) (*DeadLetter, er
 	}
 	letter := &DeadLetter{
 		ID: pos.String(), DeliveryID: m.ID, Event: e, Rule: m.Rule, Reason: m.Reason,
-		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts, shaped: m.Shaped, dropped: m.Dropped,
+		Config: m.Config, Accepted: m.Accepted, Died: m.Died, Attempts: m.Attempts, shaped: m.Shaped, stored: m.Stored, dropped: m.Dropped,
 	}
 	if source, ok := strings.CutPrefix(key, sourceKey); ok {
 		letter.Source = source

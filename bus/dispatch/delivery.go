@@ -22,7 +22,8 @@ type delivery struct {
 	id       string
 	rule     string
 	sink     string
-	accepted time.Time // when the event was stored
+	accepted time.Time // when the event was stored, or chosen to be delivered again
+	stored   time.Time // when the event was stored, if that is not accepted
 	attempts []Attempt
 	dropped  int       // attempts that are not kept in attempts
 	due      time.Time // not before; zero for as soon as possible
@@ -126,6 +127,7 @@ type meta struct {
 	ID       string    `json:"id"`
 	Rule     string    `json:"rule"`
 	Accepted time.Time `json:"accepted"`
+	Stored   time.Time `json:"stored,omitzero"`
 	Due      time.Time `json:"due,omitzero"`
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Dropped  int       `json:"dropped,omitempty"` // attempts that are not listed
@@ -154,7 +156,17 @@ func appendDelivery(dst []byte, m *meta, e bus.Event) []byte {
 }
 
 func (d *delivery) meta() meta {
-	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped, Leased: d.leased, From: d.origin.name()}
+	return meta{ID: d.id, Rule: d.rule, Accepted: d.accepted, Stored: d.stored, Due: d.due, Attempts: d.attempts, Dropped: d.dropped, Shaped: d.shaped, Leased: d.leased, From: d.origin.name()}
+}
+
+// born is when the event was stored.
+func (d *delivery) born() time.Time { return bornAt(d.accepted, d.stored) }
+
+func bornAt(accepted, stored time.Time) time.Time {
+	if stored.IsZero() {
+		return accepted
+	}
+	return stored
 }
 
 // tried is how many attempts there were.
@@ -163,7 +175,7 @@ func (d *delivery) tried() int { return d.dropped + len(d.attempts) }
 // successor is the same delivery under another record.
 func (d *delivery) successor(o origin) *delivery {
 	return &delivery{
-		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted,
+		event: d.event, id: d.id, rule: d.rule, sink: d.sink, accepted: d.accepted, stored: d.stored,
 		attempts: slices.Clip(d.attempts), dropped: d.dropped, due: d.due, origin: o, key: d.key, shaped: d.shaped, leased: d.leased,
 	}
 }
@@ -221,6 +233,6 @@ func decodeDelivery(rec []byte, sink string) (*delivery, error) {
 	}
 	return &delivery{
 		event: e, id: m.ID, rule: m.Rule, sink: sink,
-		accepted: m.Accepted, attempts: m.Attempts, dropped: m.Dropped, due: m.Due, shaped: m.Shaped, leased: m.Leased,
+		accepted: m.Accepted, stored: m.Stored, attempts: m.Attempts, dropped: m.Dropped, due: m.Due, shaped: m.Shaped, leased: m.Leased,
 	}, nil
 }

@@ -48,6 +48,7 @@ type Dispatcher struct {
 	backlogHead                                         uint64 // the last pack that was there at the start
 	eventWriter, backlogWriter, retryWriter, deadWriter *writer
 	remover                                             *remover
+	contents                                            map[string]*contents // of BACKLOG and RETRIES
 	router                                              *router
 	retries                                             *retries
 	dead                                                *deadLetters
@@ -128,6 +129,7 @@ func New(c Config) (*Dispatcher, error) {
 	d := &Dispatcher{
 		store: c.Store, log: c.Log, metrics: newMetrics(), dedup: newDedup(c.Dedup),
 		dirty: make(chan struct{}, 1), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
+		contents:      map[string]*contents{bus.Backlog: {}, bus.Retries: {}},
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),
 	}
 	if d.now = c.Clock; d.now == nil {
@@ -142,10 +144,11 @@ func New(c Config) (*Dispatcher, error) {
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
-	d.eventWriter.stored = d.passage.wrote
+	d.eventWriter.stored = func(seq uint64, pack []write) { d.passage.wrote(seq, len(pack)) }
 	d.backlogWriter = d.newWriter(bus.Backlog, unlimited, true)
 	d.backlogWriter.linger = linger
 	d.retryWriter = d.newWriter(bus.Retries, unlimited, true)
+	d.backlogWriter.stored, d.retryWriter.stored = d.listed(bus.Backlog), d.listed(bus.Retries)
 	d.deadWriter = d.newWriter(bus.DeadLetters, unlimited, true)
 	d.router = newRouter(d)
 	d.retries = newRetries(d)
@@ -487,6 +490,9 @@ func (d *Dispatcher) damaged(stream string, pos bus.Position, err error) {
 		err = errors.New("its checksum is wrong")
 	}
 	d.metrics.damaged.WithLabelValues(stream).Inc()
+	if c := d.contents[stream]; c != nil {
+		c.spoil(stream, pos.Seq) // before it is settled
+	}
 	d.log.Error("a record in the store is damaged and lost", "stream", stream, "position", pos.String(), "err", err)
 }
 

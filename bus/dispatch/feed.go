@@ -292,6 +292,9 @@ func (l *lane) lookAgain(ctx context.Context) error {
 	if err != nil || there {
 		return err
 	}
+	if err := l.d.findLost(ctx, bus.Backlog); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.written == written && l.readTo == from && l.behind() {

@@ -71,12 +71,18 @@ func newJobID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// newJob is a job that begins.
+func newJob(job Job) Job {
+	job.ID, job.State, job.Created = newJobID(), JobRunning, time.Now()
+	return job
+}
+
 // begin stores a job and starts it.
 func (j *jobs) begin(ctx context.Context, job Job) (Job, error) {
 	if j.d.intake.Err() != nil {
 		return Job{}, bus.ErrClosed
 	}
-	job.ID, job.State, job.Created = newJobID(), JobRunning, time.Now()
+	job = newJob(job)
 	if err := j.save(ctx, job); err != nil {
 		return Job{}, err
 	}
@@ -86,9 +92,12 @@ func (j *jobs) begin(ctx context.Context, job Job) (Job, error) {
 }
 
 func (j *jobs) start(job Job) {
-	ctx, cancel := context.WithCancel(j.d.intake)
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.all[job.ID] != nil {
+		return // found in the store just after it was begun
+	}
+	ctx, cancel := context.WithCancel(j.d.intake)
 	j.all[job.ID] = &job
 	j.cancel[job.ID] = cancel
 	j.running.Go(func() {
@@ -243,21 +252,22 @@ func (d *Dispatcher) CancelJob(id string) error {
 type sender struct {
 	limiter *rate.Limiter
 	batch   int
+	ahead   int // the backlog of a sink that makes the job wait
 }
 
 const (
 	jobBatch = 256
 	// jobAhead is the backlog of a sink that makes a job wait: it would only move
-	// the log into the backlog.
+	// the log into the backlog. What was lost from there does not wait.
 	jobAhead = 10_000
 )
 
 func newSender(perSecond float64) *sender {
 	if perSecond <= 0 {
-		return &sender{batch: jobBatch}
+		return &sender{batch: jobBatch, ahead: jobAhead}
 	}
 	batch := max(1, min(jobBatch, int(perSecond/10)))
-	return &sender{limiter: rate.NewLimiter(rate.Limit(perSecond), batch), batch: batch}
+	return &sender{limiter: rate.NewLimiter(rate.Limit(perSecond), batch), batch: batch, ahead: jobAhead}
 }
 
 // outgoing is one delivery of a job.
@@ -278,7 +288,7 @@ func (s *sender) send(ctx context.Context, all []outgoing, from string) error {
 			}
 		}
 		for _, o := range part {
-			for o.lane.backlogDepth() > jobAhead {
+			for o.lane.backlogDepth() > s.ahead {
 				if pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
 					return ctx.Err()
 				}

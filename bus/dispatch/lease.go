@@ -403,7 +403,7 @@ func (r *retries) extend(ctx context.Context, l *lane, w *retry, more time.Durat
 	next := w.d.successor(w.d.origin)
 	next.due = r.d.now().Add(more)
 	durable := make(chan error, 1)
-	err := r.d.retryWriter.submit(write{key: w.sink, record: next.record(), done: func(pos bus.Position, n int, err error) {
+	err := r.d.retryWriter.submit(write{key: w.sink, record: next.record(), born: next.born(), done: func(pos bus.Position, n int, err error) {
 		defer done()
 		if err != nil {
 			r.again(w)

@@ -20,6 +20,8 @@ type savedLedger struct {
 	Answered uint64 `json:"answered,omitempty"`
 	// Partly are deliveries that have ended of records that are not settled.
 	Partly []savedBranch `json:"partly,omitempty"`
+	// Contents lists the packs of a stream with deliveries that are not settled.
+	Contents *savedContents `json:"contents,omitempty"`
 }
 
 // savedBranch are the records of which the delivery to one sink by one rule has ended.

@@ -22,6 +22,7 @@ type metrics struct {
 	unmatched    prometheus.Counter
 	matchErrors  prometheus.Counter
 	damaged      *prometheus.CounterVec
+	lost         *prometheus.CounterVec
 	entered      *prometheus.CounterVec
 	deliveries   *prometheus.CounterVec
 	attempts     *prometheus.CounterVec
@@ -45,6 +46,7 @@ const (
 	fromRedrive = "redrive"
 	fromReplay  = "replay"
 	fromReport  = "report" // of another delivery
+	fromLoss    = "loss"   // of its record in the store
 )
 
 func newMetrics() *metrics {
@@ -66,6 +68,7 @@ func newMetrics() *metrics {
 		unmatched:    single("events_unmatched_total", "Events that no rule matched."),
 		matchErrors:  single("match_errors_total", "Events that the rules could not be applied to."),
 		damaged:      counter("records_damaged_total", "Records that were unreadable in the store, by stream.", "stream"),
+		lost:         counter("lost_deliveries_total", "Deliveries whose records the store has lost, by outcome: offered again, or gone because their events are not retained.", "outcome"),
 		entered:      counter("deliveries_entered_total", "Deliveries that came into being, by rule, sink and where from.", "rule", "sink", "from"),
 		deliveries:   counter("deliveries_total", "Deliveries that ended, by rule, sink and outcome.", "rule", "sink", "outcome"),
 		attempts:     counter("delivery_attempts_total", "Attempts at a delivery, by sink and class of the result.", "sink", "class"),
@@ -86,7 +89,7 @@ func newMetrics() *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged,
+		m.accepted, m.refused, m.deduplicated, m.recovered, m.routed, m.unmatched, m.matchErrors, m.damaged, m.lost,
 		m.entered, m.deliveries, m.attempts, m.spilled, m.purged, m.duration, m.age, m.writes, m.records,
 		m.writeTime, m.deadReasons,
 	}

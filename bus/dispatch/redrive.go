@@ -150,7 +150,8 @@ func (d *Dispatcher) redelivery(r *Redrive, letter *DeadLetter) (out []outgoing)
 			id = deliveryID(letter.Event, rule, l.name, "")
 		}
 		out = append(out, outgoing{l, &delivery{
-			event: letter.Event, id: id, rule: rule, sink: l.name, accepted: d.now(), shaped: letter.shaped || d.routing.Load().shapes(rule),
+			event: letter.Event, id: id, rule: rule, sink: l.name, accepted: d.now(),
+			stored: bornAt(letter.Accepted, letter.stored), shaped: letter.shaped || d.routing.Load().shapes(rule),
 		}})
 	}
 	switch {

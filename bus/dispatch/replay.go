@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"sluice/bus"
@@ -20,6 +21,9 @@ type Replay struct {
 	Sinks   []string        `json:"sinks,omitempty"`   // none: to where the rules send them now
 	Rate    float64         `json:"rate,omitempty"`    // deliveries a second; 0: as fast as it goes
 	DryRun  bool            `json:"dry_run,omitempty"` // count only
+	// Lost, when there is any, is what the store has lost: only that is delivered
+	// again, as if for the first time, and to where the rules send it now.
+	Lost []Loss `json:"lost,omitempty"`
 }
 
 // ReplayAttribute is the extension attribute that marks a replayed event; its
@@ -59,7 +63,14 @@ type replaying struct {
 	job    *Job
 	sender *sender
 	set    *rules.Set
+	lost   *offering // nil: everything is delivered again
 	saved  time.Time
+	from   string
+
+	// What was read and is not sent yet.
+	out   []outgoing
+	bytes int
+	read  Job
 }
 
 // saveEvery is how often a replay saves how far it is: so much is repeated by a
@@ -71,7 +82,13 @@ func (j *jobs) replay(ctx context.Context, job *Job) error {
 	if err != nil {
 		return err
 	}
-	r := &replaying{j: j, job: job, sender: newSender(job.Replay.Rate), set: set}
+	r := &replaying{j: j, job: job, sender: newSender(job.Replay.Rate), set: set, from: fromReplay, saved: time.Now()}
+	if len(job.Replay.Lost) > 0 {
+		if r.lost, err = j.d.newOffering(ctx, job.Replay.Lost); err != nil {
+			return err
+		}
+		r.sender.ahead, r.from = math.MaxInt, fromLoss
+	}
 	until := job.Replay.Until
 	var failed error
 	err = eachPack(ctx, j.d.router.stream, job.Cursor, func(pack bus.Pack) bool {
@@ -84,13 +101,31 @@ func (j *jobs) replay(ctx context.Context, job *Job) error {
 	if err == nil {
 		err = failed
 	}
+	if err == nil {
+		err = r.flush(ctx)
+	}
+	if err == nil && r.lost != nil {
+		r.sumUp()
+	}
 	return err
 }
 
-// pack replays what was chosen of one pack.
+// pack chooses from one pack, and sends what has gathered when it is enough.
 func (r *replaying) pack(ctx context.Context, pack bus.Pack) error {
-	var out []outgoing
-	chosen, skipped := 0, 0
+	r.read.Cursor = pack.Seq + 1
+	if r.lost == nil || r.lost.covers(pack.Time, "") {
+		if err := r.choose(pack); err != nil {
+			return err
+		}
+	}
+	if len(r.out) < r.sender.batch && r.bytes < queueBytes && time.Since(r.saved) < saveEvery {
+		return ctx.Err()
+	}
+	return r.flush(ctx)
+}
+
+func (r *replaying) choose(pack bus.Pack) error {
+	r.read.Scanned += len(pack.Records)
 	for i, rec := range pack.Records {
 		event, err := bus.DecodeRecord(rec)
 		if err != nil {
@@ -100,29 +135,42 @@ func (r *replaying) pack(ctx context.Context, pack bus.Pack) error {
 		if r.set != nil && !matches(r.set, event) {
 			continue
 		}
-		chosen++
-		again, err := r.redelivery(event)
+		again, err := r.redelivery(event, pack.Time)
 		if err != nil {
 			return err
 		}
-		if len(again) == 0 {
-			skipped++
+		if r.lost != nil && len(again) == 0 {
+			continue // it is there
 		}
-		out = append(out, again...)
+		r.read.Chosen++
+		if len(again) == 0 {
+			r.read.Skipped++
+		}
+		if !r.job.Replay.DryRun {
+			r.out = append(r.out, again...)
+			r.bytes += len(again) * event.Size()
+		}
 	}
-	if r.job.Replay.DryRun {
-		out = nil
-	}
-	if err := r.sender.send(ctx, out, fromReplay); err != nil {
+	return nil
+}
+
+// flush sends what has gathered, and notes how far the job is.
+func (r *replaying) flush(ctx context.Context) error {
+	if err := r.sender.send(ctx, r.out, r.from); err != nil {
 		return err
 	}
+	if r.lost != nil {
+		r.j.d.metrics.lost.WithLabelValues("offered").Add(float64(len(r.out)))
+	}
 	r.j.update(r.job, func(job *Job) {
-		job.Scanned += len(pack.Records)
-		job.Chosen += chosen
-		job.Skipped += skipped
-		job.Sent += len(out)
-		job.Cursor = pack.Seq + 1
+		job.Scanned += r.read.Scanned
+		job.Chosen += r.read.Chosen
+		job.Skipped += r.read.Skipped
+		job.Sent += len(r.out)
+		job.Cursor = max(job.Cursor, r.read.Cursor)
 	})
+	clear(r.out)
+	r.out, r.bytes, r.read = r.out[:0], 0, Job{}
 	if now := time.Now(); now.Sub(r.saved) >= saveEvery {
 		r.saved = now
 		return r.j.save(ctx, r.j.copy(r.job))
@@ -130,8 +178,12 @@ func (r *replaying) pack(ctx context.Context, pack bus.Pack) error {
 	return ctx.Err()
 }
 
-func (r *replaying) redelivery(event bus.Event) (out []outgoing, err error) {
+// redelivery makes the deliveries of an event that was stored at a time.
+func (r *replaying) redelivery(event bus.Event, stored time.Time) (out []outgoing, err error) {
 	d := r.j.d
+	if r.lost != nil {
+		return r.lost.again(d.routing.Load(), event, stored)
+	}
 	to := make([]target, 0, len(r.job.Replay.Sinks))
 	for _, sink := range r.job.Replay.Sinks {
 		if l := d.laneNamed(sink); l != nil && l.configured() { // or it was taken out meanwhile
@@ -152,7 +204,7 @@ func (r *replaying) redelivery(event bus.Event) (out []outgoing, err error) {
 	}
 	for _, t := range to {
 		out = append(out, outgoing{t.lane, &delivery{
-			event: marked, id: deliveryID(event, t.rule, t.lane.name, r.job.ID), rule: t.rule, sink: t.lane.name, accepted: d.now(),
+			event: marked, id: deliveryID(event, t.rule, t.lane.name, r.job.ID), rule: t.rule, sink: t.lane.name, accepted: d.now(), stored: stored,
 			shaped: d.routing.Load().shapes(t.rule),
 		}})
 	}

@@ -75,7 +75,7 @@ func (d *Dispatcher) trim(ctx context.Context, now time.Time) error {
 		}
 	}
 	below = max(below, bySize(info, d.excess(info)))
-	if below = min(below, d.events.floor()); below <= info.First {
+	if below = min(below, d.events.floor(), d.jobs.needed()); below <= info.First {
 		return nil
 	}
 	return stream.Trim(ctx, "", below)

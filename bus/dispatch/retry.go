@@ -86,7 +86,7 @@ func (r *retries) waiting(l *lane, one *wait, done func()) write {
 	due := time.Now().Add(one.after)
 	d.due = r.d.now().Add(one.after)
 	follows := func() bool { return l.followsKey(d) }
-	return write{key: d.sink, record: d.record(), follows: follows, done: func(pos bus.Position, n int, err error) {
+	return write{key: d.sink, record: d.record(), born: d.born(), follows: follows, done: func(pos bus.Position, n int, err error) {
 		defer done()
 		if err != nil {
 			one.kept = r.keep(l, d, due, err)

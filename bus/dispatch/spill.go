@@ -30,7 +30,7 @@ func (l *lane) canClose() bool {
 // spill sends a delivery to the backlog. The caller holds the lock.
 func (l *lane) spill(d *delivery) {
 	l.spilling++
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), born: d.born(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
 		l.spilled(d, pos, n, err)
 	}})
 	if err != nil {
@@ -194,7 +194,7 @@ func (l *lane) detach(d *delivery) {
 	}
 	d.state = detaching
 	l.writing++
-	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
+	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), born: d.born(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
 		l.detachedAs(d, pos, n, err)
 	}})
 	if err != nil {
@@ -246,7 +246,7 @@ func (l *lane) inject(d *delivery, from string, done func(error)) {
 		l.mu.Unlock()
 		done(err)
 	}
-	if err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), done: written}); err != nil {
+	if err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), born: d.born(), done: written}); err != nil {
 		written(bus.Position{}, 0, err)
 	}
 }

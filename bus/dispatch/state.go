@@ -55,11 +55,26 @@ func (d *Dispatcher) commit(ctx context.Context) error {
 		}
 		saved[name] = s
 	})
+	// What the snapshots say as settled has a new record in the lists by now, if it has
+	// one at all.
+	for books, todo := range settled {
+		if c := d.contents[books.stream]; c != nil {
+			c.drop(todo.seqs...)
+		}
+	}
+	for name, c := range d.contents {
+		s := saved[name]
+		s.Contents = c.save()
+		saved[name] = s
+	}
 	text, err := json.Marshal(saved)
 	if err != nil {
 		return err
 	}
-	if err := d.store.PutState(ctx, ledgersKey, text); err != nil {
+	if err = d.offerLost(ctx); err == nil {
+		err = d.store.PutState(ctx, ledgersKey, text)
+	}
+	if err != nil {
 		d.retries.keepEnded(ended)
 		if refused(err) { // room first: a crash now would repeat what it need not
 			d.remover.release(settled)
@@ -117,7 +132,9 @@ func (d *Dispatcher) restore(ctx context.Context) error {
 	}
 	err = checkHeads(ctx, d.store, saved, func(f bus.Fault) error {
 		d.log.Error("the end of a stream is lost", "stream", f.Stream, "first", f.First, "last", f.Last)
-		d.metrics.damaged.WithLabelValues(f.Stream).Add(float64(f.Last - f.First + 1))
+		if saved[f.Stream].Contents == nil { // or that tells how many deliveries it was
+			d.metrics.damaged.WithLabelValues(f.Stream).Add(float64(f.Last - f.First + 1))
+		}
 		d.faults = append(d.faults, f)
 		return nil
 	})
@@ -144,6 +161,9 @@ func (d *Dispatcher) restore(ctx context.Context) error {
 		books.cut(w.head.Load())
 	})
 	if err != nil {
+		return err
+	}
+	if err := d.restoreContents(ctx, saved); err != nil {
 		return err
 	}
 	if len(saved) == 0 { // the first start: what follows needs to know these streams

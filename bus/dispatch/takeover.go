@@ -88,6 +88,7 @@ type newRecord struct {
 }
 
 func (t *takeover) read(stream string, p bus.Pack) {
+	t.d.list(stream, p)
 	for i, rec := range p.Records {
 		text, _, err := splitMeta(rec)
 		if err != nil {

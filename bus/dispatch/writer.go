@@ -26,7 +26,7 @@ type writer struct {
 	// linger waits a little for company before a write that nobody waits for.
 	linger time.Duration
 	wrote  func(records, bytes int, took time.Duration, err error)
-	stored func(seq uint64, records int) // told of each pack that is durable, before its records are
+	stored func(seq uint64, pack []write) // told of each pack that is durable, before its records are
 	// strays, when it is there, is told the numbers that a write has skipped: those of
 	// writes that were stored and whose answer got lost.
 	strays func(first, last uint64)
@@ -55,6 +55,7 @@ type writerLimits struct {
 type write struct {
 	key    string
 	record []byte
+	born   time.Time // when the event was stored of the delivery that it is; zero when it is none
 	// done is told where the record is once it is durable, or why it is not. n is
 	// the number of records in its pack. It must not block.
 	done func(pos bus.Position, n int, err error)
@@ -69,7 +70,7 @@ type write struct {
 func newWriter(stream bus.Stream, log *slog.Logger, limits writerLimits) *writer {
 	return &writer{
 		stream: stream, log: log, limits: limits,
-		wrote: func(int, int, time.Duration, error) {}, stored: func(uint64, int) {},
+		wrote: func(int, int, time.Duration, error) {}, stored: func(uint64, []write) {},
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 }
@@ -224,7 +225,7 @@ func (w *writer) writePack(ctx context.Context, pack []write, size int) {
 		if before := w.head.Swap(seq); w.strays != nil && seq > before+1 {
 			w.strays(before+1, seq-1)
 		}
-		w.stored(seq, len(pack))
+		w.stored(seq, pack)
 	}
 	w.answer(pack, size, seq, err)
 	if err == nil {

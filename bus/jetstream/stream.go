@@ -245,6 +245,21 @@ func (s *stream) Since(ctx context.Context, t time.Time) (seq uint64, err error)
 	return seq, nil
 }
 
+// Gone implements bus.Stream.
+func (s *stream) Gone(ctx context.Context, seqs ...uint64) (gone []uint64, err error) {
+	err = s.log.with(ctx, func(ctx context.Context, e *engine) error {
+		if err := s.sync(ctx, e); err != nil { // of a trim by key we learn no other way
+			return err
+		}
+		gone = s.tail.pickGone(seqs)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return gone, nil
+}
+
 // Info implements bus.Stream.
 func (s *stream) Info(ctx context.Context) (info bus.StreamInfo, err error) {
 	err = s.log.with(ctx, func(ctx context.Context, e *engine) error {

@@ -178,6 +178,18 @@ func (t *tail) isGone(seq uint64) bool {
 	return seq < t.first || t.gone.Exists(seq)
 }
 
+// pickGone picks the numbers that no pack has.
+func (t *tail) pickGone(seqs []uint64) (gone []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, seq := range seqs {
+		if seq < t.first || seq > t.last || t.gone.Exists(seq) {
+			gone = append(gone, seq)
+		}
+	}
+	return gone
+}
+
 // missing lists the numbers from a up to b, exclusive, that were not removed as far
 // as we know: of a trim by key we learn from sync alone.
 func (t *tail) missing(a, b uint64) (seqs []uint64) {

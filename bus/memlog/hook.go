@@ -39,6 +39,7 @@ const (
 	OpRemove    = "Remove"
 	OpTrim      = "Trim"
 	OpSince     = "Since"
+	OpGone      = "Gone"
 	OpInfo      = "Info"
 	OpKeys      = "Keys"
 	OpPutState  = "PutState"

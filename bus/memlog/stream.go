@@ -169,6 +169,22 @@ func (s *stream) Since(ctx context.Context, t time.Time) (seq uint64, err error)
 	return seq, nil
 }
 
+// Gone implements bus.Stream.
+func (s *stream) Gone(ctx context.Context, seqs ...uint64) (gone []uint64, err error) {
+	err = s.log.do(ctx, Op{Name: OpGone, Stream: s.name, N: len(seqs)}, func() error {
+		for _, seq := range seqs {
+			if s.at(seq) == nil {
+				gone = append(gone, seq)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return gone, nil
+}
+
 // Info implements bus.Stream.
 func (s *stream) Info(ctx context.Context) (info bus.StreamInfo, err error) {
 	err = s.log.do(ctx, Op{Name: OpInfo, Stream: s.name}, func() error {
