@@ -32,6 +32,12 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlockDir gives the directory back. Closing the file alone does not while a child
+// that this process is just starting still has a copy of it.
+func unlockDir(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
 // writePID leaves a trace for whoever finds the directory locked. On a full volume
 // there is no room for it, and the lock holds all the same.
 func writePID(f *os.File) error {

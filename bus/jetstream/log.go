@@ -105,7 +105,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("jetstream: opening %s: %w", opts.Dir, err), lock.Close())
+		return nil, errors.Join(fmt.Errorf("jetstream: opening %s: %w", opts.Dir, err), unlockDir(lock))
 	}
 	l.engine = e
 	l.menders.Go(l.mend)
@@ -340,7 +340,7 @@ func (l *Log) Close() error {
 	if l.opts.Sync != 0 {
 		err = errors.Join(err, syncTree(l.opts.Dir))
 	}
-	if err = errors.Join(err, l.lock.Close()); err != nil {
+	if err = errors.Join(err, unlockDir(l.lock)); err != nil {
 		l.end = fmt.Errorf("jetstream: closing %s: %w", l.opts.Dir, err)
 	}
 	return l.end
