@@ -181,8 +181,8 @@ func (c *contents) lose(stream string, gone []uint64) (lost []Loss) {
 	return lost
 }
 
-// spoil notes that a record of a pack cannot be read.
-func (c *contents) spoil(stream string, seq uint64) {
+// spoil notes that n records of a pack cannot be read, in which the others are there.
+func (c *contents) spoil(stream string, seq uint64, n int, others []deliveryKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i, _, ok := c.find(seq)
@@ -190,10 +190,8 @@ func (c *contents) spoil(stream string, seq uint64) {
 		return // it was written by an earlier release
 	}
 	l := c.spans[i].loss(stream)
-	if n := len(c.lost); n == 0 || c.lost[n-1].First != l.First || c.lost[n-1].Stream != stream {
-		c.lost = append(c.lost, l)
-	}
-	c.lost[len(c.lost)-1].Deliveries++
+	l.Deliveries, l.there = n, others
+	c.lost = append(c.lost, l)
 }
 
 func (s *span) loss(stream string) Loss {

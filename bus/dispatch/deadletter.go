@@ -173,7 +173,12 @@ func (dl *deadLetters) walk(ctx context.Context, from bus.Position, visit func(*
 // eachPack calls visit with each pack that a stream has from a number on, until
 // visit says false.
 func eachPack(ctx context.Context, s bus.Stream, from uint64, visit func(bus.Pack) bool) error {
-	reader, err := s.Read(ctx, "", from)
+	return eachPackOf(ctx, s, "", from, visit)
+}
+
+// eachPackOf is eachPack for the packs of one key.
+func eachPackOf(ctx context.Context, s bus.Stream, key string, from uint64, visit func(bus.Pack) bool) error {
+	reader, err := s.Read(ctx, key, from)
 	if err != nil {
 		return err
 	}

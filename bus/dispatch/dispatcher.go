@@ -49,6 +49,8 @@ type Dispatcher struct {
 	eventWriter, backlogWriter, retryWriter, deadWriter *writer
 	remover                                             *remover
 	contents                                            map[string]*contents // of BACKLOG and RETRIES
+	gathering                                           *Job                 // waits for more that is lost; guarded by committing
+	offered                                             time.Time            // when the last such job began or is to begin; likewise
 	router                                              *router
 	retries                                             *retries
 	dead                                                *deadLetters
@@ -490,9 +492,6 @@ func (d *Dispatcher) damaged(stream string, pos bus.Position, err error) {
 		err = errors.New("its checksum is wrong")
 	}
 	d.metrics.damaged.WithLabelValues(stream).Inc()
-	if c := d.contents[stream]; c != nil {
-		c.spoil(stream, pos.Seq) // before it is settled
-	}
 	d.log.Error("a record in the store is damaged and lost", "stream", stream, "position", pos.String(), "err", err)
 }
 

@@ -230,13 +230,13 @@ func (l *lane) readPlaces(places []bus.Position) (read []*delivery, err error) {
 			}
 		}
 		if pos.Index >= len(pack.Records) {
-			l.d.damaged(bus.Backlog, pos, bus.ErrNotFound)
+			l.d.spoiled(bus.Backlog, pos, bus.ErrNotFound)
 			l.books.settle(pos)
 			continue
 		}
 		d, err := decodeDelivery(pack.Records[pos.Index], l.name)
 		if err != nil {
-			l.d.damaged(bus.Backlog, pos, err)
+			l.d.spoiled(bus.Backlog, pos, err)
 			l.books.settle(pos)
 			continue
 		}
@@ -259,6 +259,7 @@ func (l *lane) ownPack(seq uint64) bool {
 // decode makes deliveries of the records of a pack that are not settled.
 func (l *lane) decode(pack bus.Pack) []*delivery {
 	ready := make([]*delivery, 0, len(pack.Records))
+	var spoiled []bus.Position
 	for i, rec := range pack.Records {
 		pos := bus.Position{Seq: pack.Seq, Index: i}
 		if l.books.settled(pos) {
@@ -267,11 +268,19 @@ func (l *lane) decode(pack bus.Pack) []*delivery {
 		d, err := decodeDelivery(rec, l.name)
 		if err != nil {
 			l.d.damaged(bus.Backlog, pos, err)
-			l.books.settle(pos)
+			spoiled = append(spoiled, pos)
 			continue
 		}
 		d.origin = origin{l.books, pos}
 		ready = append(ready, d)
+	}
+	if len(spoiled) > 0 { // the others are delivered, or will be
+		var others []deliveryKey
+		eachDelivery(pack, func(_ bus.Position, k deliveryKey, _ time.Time) { others = append(others, k) })
+		l.d.contents[bus.Backlog].spoil(bus.Backlog, pack.Seq, len(spoiled), others)
+	}
+	for _, pos := range spoiled {
+		l.books.settle(pos)
 	}
 	return ready
 }

@@ -34,9 +34,15 @@ type Job struct {
 	Chosen  int `json:"chosen"`  // of those, the ones that the filter chose
 	Sent    int `json:"sent"`    // deliveries made durable
 	Skipped int `json:"skipped"` // chosen, and with no sink to go to
+	// Of a replay of lost deliveries: events are missing that may be theirs, and of
+	// how many, about, in the end.
+	Missing bool `json:"missing,omitempty"`
+	Gone    int  `json:"gone,omitempty"`
 
 	Cursor uint64 `json:"cursor,omitempty"` // the pack to go on from
 	Head   uint64 `json:"head,omitempty"`   // the last pack when the job was made
+
+	wait time.Duration // before it begins
 }
 
 // The states of a job.
@@ -91,11 +97,11 @@ func (j *jobs) begin(ctx context.Context, job Job) (Job, error) {
 	return job, nil
 }
 
-func (j *jobs) start(job Job) {
+func (j *jobs) start(job Job) *Job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.all[job.ID] != nil {
-		return // found in the store just after it was begun
+	if before := j.all[job.ID]; before != nil {
+		return before // found in the store just after it was begun
 	}
 	ctx, cancel := context.WithCancel(j.d.intake)
 	j.all[job.ID] = &job
@@ -104,6 +110,7 @@ func (j *jobs) start(job Job) {
 		defer cancel()
 		j.run(ctx, &job)
 	})
+	return &job
 }
 
 // run does a job and notes how it ended. A job that the shutdown ends stays

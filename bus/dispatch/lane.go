@@ -34,6 +34,7 @@ type lane struct {
 	running   map[*delivery]struct{}
 	workers   int
 	hold      *Hold         // paused or disabled
+	searched  bool          // for what is left of its records: until then they stay where they are
 	holding   chan struct{} // holds one token: hold and what is saved of it change together
 	breaker   breaker
 	pace      pace
@@ -160,7 +161,7 @@ func (l *lane) full() bool {
 
 // blocked tells whether no attempt may start at all.
 func (l *lane) blocked(now time.Time) bool {
-	return l.conf == nil || l.hold != nil && !l.conf.removed || l.stopped || l.breaker.shut(now) ||
+	return l.conf == nil || l.hold != nil && !l.conf.removed || l.searched || l.stopped || l.breaker.shut(now) ||
 		l.ordered() && !l.d.retriesKnown.Load() // they come first
 }
 

@@ -18,20 +18,21 @@ import (
 // record. The events of what was lost are nearly always still in EVENTS: so they are
 // offered again, to the sinks that it was lost of, by a replay (replay.go) that goes
 // over the time in which those events were stored, to where the rules send them, and
-// leaves out what is still there. A loss is forgotten only once that job is durable,
+// leaves out what is still there, or a dead letter. A loss is forgotten only once that job is durable,
 // and the job goes on where it was after a crash.
 
-// Loss is some deliveries that a damaged store has lost: how many is exact when the
-// packs lost were of one size, or all that is known together.
+// Loss is some deliveries that a damaged store has lost.
 type Loss struct {
 	Stream     string    `json:"stream"`
 	First      uint64    `json:"first"` // the packs that it lies in, of which some may be there
 	Last       uint64    `json:"last"`
 	Packs      int       `json:"packs"`      // that are lost; 0 where a pack is there and a record unreadable
-	Deliveries int       `json:"deliveries"` // in them
+	Deliveries int       `json:"deliveries"` // in them, about: some may have been settled
 	Since      time.Time `json:"since"`      // their events were stored no earlier
 	Until      time.Time `json:"until"`      // and no later
 	Sinks      []string  `json:"sinks"`      // they are of these
+
+	there []deliveryKey // are not lost, as far as this process knows
 }
 
 func deliveriesIn(losses []Loss) (n int) {
@@ -69,14 +70,9 @@ func (d *Dispatcher) list(stream string, p bus.Pack) {
 	if c == nil {
 		return
 	}
-	var born []time.Time
-	for _, rec := range p.Records {
-		var m meta
-		if text, _, err := splitMeta(rec); err == nil && json.Unmarshal(text, &m) == nil && !m.Ended {
-			born = append(born, bornAt(m.Accepted, m.Stored))
-		}
-	}
-	c.add(p.Seq, p.Key, born)
+	var all []time.Time
+	eachDelivery(p, func(_ bus.Position, _ deliveryKey, born time.Time) { all = append(all, born) })
+	c.add(p.Seq, p.Key, all)
 }
 
 // restoreContents begins from the saved lists, and notes what they have and the
@@ -104,6 +100,7 @@ func (d *Dispatcher) restoreContents(ctx context.Context, saved map[string]saved
 		c.last = min(c.last, info.Last) // the numbers behind will be used again
 		if len(lost) > 0 {
 			d.faults = append(d.faults, lossFault(name, lost))
+			d.search(lost)
 		}
 	}
 	return nil
@@ -179,8 +176,13 @@ func checkContents(ctx context.Context, store bus.Log, saved map[string]savedLed
 	return nil
 }
 
-// offerLost makes a job of what was found lost since the last one. It is durable
-// before the commit that forgets the loss.
+// lostPause is how long after a job of lost deliveries the next one begins at the
+// earliest: what is found meanwhile is gathered, and a disk that damages everything
+// is not written full.
+const lostPause = 10 * time.Second
+
+// offerLost makes a job of what was found lost since the last one, or adds it to that
+// if it is still to begin. It is durable before the commit that forgets the loss.
 func (d *Dispatcher) offerLost(ctx context.Context) error {
 	var losses []Loss
 	for _, name := range slices.Sorted(maps.Keys(d.contents)) {
@@ -189,7 +191,11 @@ func (d *Dispatcher) offerLost(ctx context.Context) error {
 	if len(losses) == 0 {
 		return nil
 	}
-	job, err := d.lostJob(ctx, losses)
+	all := losses
+	if d.gathering != nil {
+		all = slices.Concat(d.gathering.Replay.Lost, losses)
+	}
+	job, err := d.lostJob(ctx, all)
 	if err == nil {
 		err = d.jobs.save(ctx, job)
 	}
@@ -201,12 +207,33 @@ func (d *Dispatcher) offerLost(ctx context.Context) error {
 	}
 	d.log.Error("deliveries are lost in the store: they are offered again from the events that are retained",
 		"job", job.ID, "deliveries", deliveriesIn(losses), "sinks", sinksOf(losses), "since", job.Replay.Since, "until", job.Replay.Until)
-	if d.intake.Err() == nil {
-		d.jobs.start(job)
+	switch now := time.Now(); {
+	case d.intake.Err() != nil: // the next start goes on with it
+	case d.gathering != nil:
+		d.jobs.update(d.gathering, func(g *Job) { g.Replay, g.Cursor, g.Head, g.Missing = job.Replay, job.Cursor, job.Head, job.Missing })
+	default:
+		job.wait = max(0, d.offered.Add(lostPause).Sub(now))
+		d.offered = now.Add(job.wait)
+		d.gathering = d.jobs.start(job)
+		d.jobs.forgetOld(ctx)
 	}
 	return nil
 }
 
+// gather waits until a job of lost deliveries may begin. From then on nothing is
+// added to it.
+func (d *Dispatcher) gather(ctx context.Context, job *Job) {
+	if job.wait > 0 {
+		pause(ctx, job.wait)
+	}
+	d.committing.Lock()
+	defer d.committing.Unlock()
+	if d.gathering == job {
+		d.gathering = nil
+	}
+}
+
+// lostJob is the job that offers losses again.
 func (d *Dispatcher) lostJob(ctx context.Context, losses []Loss) (Job, error) {
 	slices.SortFunc(losses, func(a, b Loss) int { return a.Since.Compare(b.Since) })
 	r := &Replay{Since: losses[0].Since, Lost: losses}
@@ -220,8 +247,19 @@ func (d *Dispatcher) lostJob(ctx context.Context, losses []Loss) (Job, error) {
 		return Job{}, err
 	}
 	job := newJob(Job{Replay: r, Head: info.Last})
+	if d.gathering != nil {
+		job.ID, job.Created = d.gathering.ID, d.gathering.Created
+	}
+	job.Missing = info.Packs == 0 || info.FirstTime.After(r.Since)
 	job.Cursor, err = d.router.stream.Since(ctx, r.Since)
 	return job, err
+}
+
+// spoiled reports a record of a delivery that cannot be read: it is offered again.
+// The caller settles it then.
+func (d *Dispatcher) spoiled(stream string, pos bus.Position, err error) {
+	d.damaged(stream, pos, err)
+	d.contents[stream].spoil(stream, pos.Seq, 1, nil)
 }
 
 // offering is what a replay of lost deliveries goes by.
@@ -238,33 +276,98 @@ func keyOf(id string) (k deliveryKey, ok bool) {
 	return k, err == nil && n == len(k) && len(id) == 24
 }
 
-// newOffering reads what is still there among the packs that were lost.
+// newOffering reads which of the deliveries that may be lost are still there: in the
+// order in which a delivery goes through the streams, so that none is overlooked.
 func (d *Dispatcher) newOffering(ctx context.Context, losses []Loss) (*offering, error) {
 	o := &offering{losses: losses, there: map[deliveryKey]struct{}{}}
 	for _, l := range losses {
-		err := eachPack(ctx, d.store.Stream(l.Stream), l.First, func(p bus.Pack) bool {
-			if p.Seq <= l.Last && slices.Contains(l.Sinks, p.Key) {
-				o.found(p)
-			}
-			return p.Seq < l.Last
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return o, nil
-}
-
-func (o *offering) found(p bus.Pack) {
-	for _, rec := range p.Records {
-		var m meta
-		text, _, err := splitMeta(rec)
-		if err != nil || json.Unmarshal(text, &m) != nil {
-			continue
-		}
-		if k, ok := keyOf(m.ID); ok && !m.Ended {
+		for _, k := range l.there {
 			o.there[k] = struct{}{}
 		}
+	}
+	for _, sink := range sinksOf(losses) {
+		for _, books := range []*ledger{d.retries.books, d.lane(sink).books, d.dead.books} {
+			if err := o.look(ctx, d.store.Stream(books.stream), sink, books); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return o, ctx.Err()
+}
+
+// look notes the deliveries of a sink that a stream has. One that is settled there
+// has moved on, and that may be what is lost.
+func (o *offering) look(ctx context.Context, s bus.Stream, sink string, books *ledger) error {
+	const some = 1024
+	var seqs []uint64
+	found := map[uint64][]deliveryKey{}
+	note := func() error {
+		// The books forget a pack that was removed: what they said before counts only
+		// if it is there yet.
+		gone, err := s.Gone(ctx, seqs...)
+		for _, seq := range gone {
+			delete(found, seq)
+		}
+		for _, keys := range found {
+			for _, k := range keys {
+				o.there[k] = struct{}{}
+			}
+		}
+		clear(found)
+		seqs = seqs[:0]
+		return err
+	}
+	var failed error
+	err := eachPackOf(ctx, s, sink, 1, func(p bus.Pack) bool {
+		eachDelivery(p, func(pos bus.Position, k deliveryKey, born time.Time) {
+			if o.covers(born, sink) && !books.marked(pos) {
+				found[p.Seq] = append(found[p.Seq], k)
+			}
+		})
+		if seqs = append(seqs, p.Seq); len(seqs) == some {
+			failed = note()
+		}
+		return failed == nil && ctx.Err() == nil
+	})
+	if err == nil {
+		err = failed
+	}
+	if err == nil {
+		err = note()
+	}
+	return err
+}
+
+// eachDelivery visits those of the records of a pack that can be read.
+func eachDelivery(p bus.Pack, visit func(pos bus.Position, k deliveryKey, born time.Time)) {
+	for i, rec := range p.Records {
+		var m meta
+		text, _, err := splitMeta(rec)
+		if err != nil || json.Unmarshal(text, &m) != nil || m.Ended {
+			continue
+		}
+		if k, ok := keyOf(m.ID); ok {
+			visit(bus.Position{Seq: p.Seq, Index: i}, k, bornAt(m.Accepted, m.Stored))
+		}
+	}
+}
+
+// search keeps the sinks that have lost something from delivering what they have
+// until it is known what that is, or it would come twice.
+func (d *Dispatcher) search(losses []Loss) {
+	for _, sink := range sinksOf(losses) {
+		l := d.lane(sink).current()
+		l.searched = true
+		l.mu.Unlock()
+	}
+}
+
+func (d *Dispatcher) searched(losses []Loss) {
+	for _, sink := range sinksOf(losses) {
+		l := d.lane(sink).current()
+		l.searched = false
+		l.mu.Unlock()
+		l.wake()
 	}
 }
 
@@ -306,14 +409,23 @@ func (o *offering) again(table *routing, event bus.Event, stored time.Time) (out
 func (r *replaying) sumUp() {
 	d, job := r.j.d, r.j.copy(r.job)
 	lost := deliveriesIn(job.Replay.Lost)
-	gone := max(0, lost-job.Sent)
 	note := fmt.Sprintf("about %d deliveries were lost in the store; offered again: %d", lost, job.Sent)
-	if gone > 0 {
-		note += fmt.Sprintf("; not any more: %d, whose events are no longer retained, or go elsewhere by the rules of now", gone)
+	gone := 0
+	if job.Missing {
+		gone = max(0, lost-job.Sent)
+		note += fmt.Sprintf("; not any more, since their events are not there: about %d", gone)
 		d.metrics.lost.WithLabelValues("gone").Add(float64(gone))
-		d.log.Error("deliveries are lost: their events are no longer retained, or go elsewhere by the rules of now", "job", job.ID, "deliveries", gone)
+		d.log.Error("deliveries are lost: their events are not there any more", "job", job.ID, "deliveries", gone)
 	}
-	r.j.update(r.job, func(job *Job) { job.Note = note })
+	r.j.update(r.job, func(job *Job) { job.Note, job.Gone = note, gone })
+}
+
+// Lost is how many deliveries, about, the store has lost that a job offers again.
+func (j *Job) Lost() int {
+	if j.Replay == nil {
+		return 0
+	}
+	return deliveriesIn(j.Replay.Lost)
 }
 
 // LostJobs are the jobs that offer again what the store has lost.

@@ -71,6 +71,9 @@ type replaying struct {
 	out   []outgoing
 	bytes int
 	read  Job
+
+	missing bool      // events are not there that should be
+	newest  time.Time // the time of the last event that was read
 }
 
 // saveEvery is how often a replay saves how far it is: so much is repeated by a
@@ -84,7 +87,10 @@ func (j *jobs) replay(ctx context.Context, job *Job) error {
 	}
 	r := &replaying{j: j, job: job, sender: newSender(job.Replay.Rate), set: set, from: fromReplay, saved: time.Now()}
 	if len(job.Replay.Lost) > 0 {
-		if r.lost, err = j.d.newOffering(ctx, job.Replay.Lost); err != nil {
+		j.d.gather(ctx, job)
+		r.lost, err = j.d.newOffering(ctx, job.Replay.Lost)
+		j.d.searched(job.Replay.Lost)
+		if err != nil {
 			return err
 		}
 		r.sender.ahead, r.from = math.MaxInt, fromLoss
@@ -102,6 +108,7 @@ func (j *jobs) replay(ctx context.Context, job *Job) error {
 		err = failed
 	}
 	if err == nil {
+		r.missing = r.missing || !r.newest.IsZero() && r.newest.Before(until)
 		err = r.flush(ctx)
 	}
 	if err == nil && r.lost != nil {
@@ -112,7 +119,10 @@ func (j *jobs) replay(ctx context.Context, job *Job) error {
 
 // pack chooses from one pack, and sends what has gathered when it is enough.
 func (r *replaying) pack(ctx context.Context, pack bus.Pack) error {
-	r.read.Cursor = pack.Seq + 1
+	if before := max(r.job.Cursor, r.read.Cursor); pack.Seq > before {
+		r.missing = true
+	}
+	r.read.Cursor, r.newest = pack.Seq+1, pack.Time
 	if r.lost == nil || r.lost.covers(pack.Time, "") {
 		if err := r.choose(pack); err != nil {
 			return err
@@ -130,6 +140,7 @@ func (r *replaying) choose(pack bus.Pack) error {
 		event, err := bus.DecodeRecord(rec)
 		if err != nil {
 			r.j.d.damaged(bus.Events, bus.Position{Seq: pack.Seq, Index: i}, err)
+			r.missing = true
 			continue
 		}
 		if r.set != nil && !matches(r.set, event) {
@@ -168,6 +179,7 @@ func (r *replaying) flush(ctx context.Context) error {
 		job.Skipped += r.read.Skipped
 		job.Sent += len(r.out)
 		job.Cursor = max(job.Cursor, r.read.Cursor)
+		job.Missing = r.lost != nil && (job.Missing || r.missing)
 	})
 	clear(r.out)
 	r.out, r.bytes, r.read = r.out[:0], 0, Job{}

@@ -236,7 +236,7 @@ func (r *retries) bring(ctx context.Context, w *retry) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, bus.ErrNotFound), errors.Is(err, errDeliveryRecord):
-			r.d.damaged(bus.Retries, w.pos, err)
+			r.d.spoiled(bus.Retries, w.pos, err)
 			r.books.settle(w.pos)
 			l.lost(w)
 			return
@@ -320,7 +320,7 @@ func (r *retries) recoverPack(pack bus.Pack) {
 			continue
 		}
 		if err != nil {
-			r.d.damaged(bus.Retries, pos, err)
+			r.d.spoiled(bus.Retries, pos, err)
 			r.books.settle(pos)
 			continue
 		}

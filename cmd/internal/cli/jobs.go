@@ -257,6 +257,9 @@ func distance(job dispatch.Job) (done, total int64) {
 }
 
 func kindOf(job dispatch.Job) string {
+	if job.Lost() > 0 {
+		return "recovery"
+	}
 	if isReplay(job) {
 		return "replay"
 	}

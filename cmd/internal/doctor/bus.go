@@ -33,6 +33,7 @@ func (o Running) Report(ctx context.Context) (*Report, error) {
 	for _, f := range o.Bus.Faults() {
 		r.add(storeFinding(f, ""))
 	}
+	r.checkLost(o.Bus.LostJobs(), o.Now)
 	if o.Scan > 0 {
 		limited, cancel := context.WithTimeout(ctx, o.Scan)
 		defer cancel()
@@ -52,6 +53,25 @@ func (o Running) Report(ctx context.Context) (*Report, error) {
 	}
 	r.checkSettings(o.Config)
 	return r, r.checkClock(ctx, o.Store, o.Now)
+}
+
+// toldFor is how long a loss is told of that is made good.
+const toldFor = 24 * time.Hour
+
+// checkLost tells what became of deliveries that the store has lost.
+func (r *Report) checkLost(jobs []dispatch.Job, now time.Time) {
+	for _, job := range jobs {
+		switch {
+		case job.State == dispatch.JobRunning:
+			r.warn("store", "job "+job.ID, "watch it with `sluice jobs follow "+job.ID+"`",
+				"about %d deliveries were lost in the store; they are being offered again from the retained events: %d so far", job.Lost(), job.Sent)
+		case now.Sub(job.Ended) > toldFor:
+		case job.Gone > 0 || job.State != dispatch.JobDone:
+			r.bad("store", "job "+job.ID, "events that publishers still have can be published again; check the disk", "%s: %s", job.State, job.Note)
+		default:
+			r.warn("store", "job "+job.ID, "nothing is missing; check the disk", "%s", job.Note)
+		}
+	}
 }
 
 func (r *Report) checkConservation(c dispatch.Conservation) {

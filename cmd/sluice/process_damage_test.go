@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/bus"
+)
+
+// damages are what a disk may do to a block of the store.
+func damages() map[string]func(t *testing.T, block string) {
+	return map[string]func(t *testing.T, block string){
+		"a flipped byte": func(t *testing.T, block string) {
+			text, err := os.ReadFile(block)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := len(text)/2 + bytes.Index(text[len(text)/2:], []byte("xxxxxxxx"))
+			text[at] ^= 1
+			if err := os.WriteFile(block, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a truncated block": func(t *testing.T, block string) {
+			info, err := os.Stat(block)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(block, info.Size()*3/4); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a block that is gone": func(t *testing.T, block string) {
+			if err := os.Remove(block); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+// TestProcessDamagedStore kills the program over what waits for a dead function, and
+// damages a block of the store: once the function is back, it has every event that
+// was acknowledged, and the one beside it, which was well, gets nothing again.
+func TestProcessDamagedStore(t *testing.T) {
+	t.Parallel()
+	options := map[string]string{ // of the dead function's sink, by where its deliveries then wait
+		bus.Backlog: "",
+		bus.Retries: ", breaker: {failures: 0}, retry: {schedule: [5s, 5s, 5s, 5s]}",
+		bus.Events:  "",
+	}
+	for stream, options := range options {
+		for name, damage := range damages() {
+			t.Run(stream+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				f, well := newFunction(t, nil), newFunction(t, nil)
+				f.set(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "dead", http.StatusServiceUnavailable) })
+				p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, options)+sinkYAML("well", well.URL, "")+fmt.Sprintf(everythingTo, "f, well"))
+				p.start()
+				const events = 200
+				for i := range events {
+					if ok, code := p.publish(http.DefaultClient, strconv.Itoa(i), 300); !ok {
+						t.Fatalf("publish answered %d", code)
+					}
+				}
+				p.until(20*time.Second, "everything has a record of its own", func() bool {
+					s := p.status()
+					return s.Unsettled == 0 && (stream != bus.Retries || s.Balance.Retries == events)
+				})
+				<-time.After(500 * time.Millisecond) // until that is saved: that record alone covers them
+				p.kill()
+				damage(t, p.block(stream))
+				f.set(nil)
+				p.start()
+				p.until(60*time.Second, "every acknowledged event has arrived", func() bool { return f.distinct() == events })
+				p.settledAfterDamage(stream)
+				twice := 0
+				for i := range events {
+					twice += f.times(strconv.Itoa(i)) - 1
+				}
+				m := p.metrics()
+				offered, gone := m["sluice_lost_deliveries_total"], strings.Count(p.log.String(), "their events are no longer retained")
+				t.Logf("%s in %s of %d deliveries: all have arrived, %v offered again from the events, %d twice; %v counted as damaged",
+					name, stream, events, offered, twice, m["sluice_records_damaged_total"])
+				if again := well.total() - events; again > 0 || gone > 0 {
+					t.Errorf("the function that was well got %d deliveries again; %d lines say that events are gone", again, gone)
+				}
+				if stream != bus.Events {
+					p.saysLost(int(offered))
+				}
+				if ok, _ := p.publish(http.DefaultClient, "after", 10); !ok {
+					t.Error("no event is taken any more")
+				}
+				p.until(20*time.Second, "new events are delivered", func() bool { return f.times("after") == 1 })
+				p.stop()
+			})
+		}
+	}
+}
+
+// block is the first block of a stream.
+func (p *program) block(stream string) string {
+	p.t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(p.dir, "data", "jetstream", "*", "streams", stream, "msgs", "*.blk"))
+	if err != nil || len(blocks) == 0 {
+		p.t.Fatalf("no block of %s: %v", stream, err)
+	}
+	return slices.Min(blocks)
+}
+
+func (p *program) settledAfterDamage(stream string) {
+	p.t.Helper()
+	if stream != bus.Events {
+		p.settled(20 * time.Second)
+		return
+	}
+	p.until(20*time.Second, "nothing waits any more", func() bool { return p.status().Balance.Open == 0 })
+}
+
+// saysLost checks that the log, the list of jobs and doctor tell of what was lost.
+func (p *program) saysLost(offered int) {
+	p.t.Helper()
+	if offered == 0 || !strings.Contains(p.log.String(), "deliveries are lost in the store: they are offered again") {
+		p.t.Errorf("%d offered again, and the log says\n%s", offered, p.tail())
+	}
+	says := fmt.Sprintf("offered again: %d", offered)
+	p.until(10*time.Second, "the job tells how it ended", func() bool { return strings.Contains(p.mustCLI("jobs", "ls"), says) })
+	if out, _ := p.cli("doctor"); !strings.Contains(out, says) {
+		p.t.Errorf("doctor does not say %q:\n%s", says, out)
+	}
+}
+
+// total is how many deliveries a function has taken.
+func (f *function) total() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, times := range f.got {
+		n += times
+	}
+	return n
+}
