@@ -17,6 +17,7 @@
 //	deadletter.go  what was given up; redrive.go and replay.go deliver again (jobs.go)
 //	ledger.go      which records are settled; state.go and ledgersave.go keep that over restarts
 //	ends.go        what follows an end in its key gets no record before that is saved
+//	lost.go        what a damaged store has lost is offered again (contents.go lists what it should have)
 //	retention.go   what is settled and old goes
 //	conserve.go    checks all the time that nothing has vanished
 //	story.go       puts together what is known of one event: storyfind.go looks through the streams and
@@ -37,6 +38,15 @@
 // keep which other deliveries have ended. With order_by, what is repeated comes before
 // what follows it in its key (ends.go): after a crash a sink gets the end of what it
 // had got once more, and goes on from there in order. crash_test.go checks that too.
+//
+// A damaged disk may take such a record. A commit lists the packs of BACKLOG and
+// RETRIES that are not settled, with the sinks and the times of their events
+// (contents.go): a pack that is listed and not there was lost, and so is a record that
+// cannot be read. A job offers those deliveries again from the events of that time
+// (lost.go), to the sinks that lost something and to where the rules of now send them,
+// but for what is there yet or is a dead letter. The job is durable before the loss is
+// forgotten, and goes on after a crash; retention waits for it. It makes a delivery
+// twice when its event is of the same time as one that was lost and it had arrived.
 //
 // # Where the time goes
 //
@@ -59,7 +69,8 @@
 // accepted and never routed, shows in two metrics, the log and `sluice doctor` within
 // 15 s (an event once the router is past it). That takes 0.2 ms on a bus of 1,000
 // sinks. It counts what this process saw: what a crash repeats is counted anew, and
-// what the disk lost between two processes is found by the checks of the store.
+// what the disk lost between two processes is found by the checks of the store, and
+// lost.go.
 //
 // # What is known of an event
 //
@@ -89,10 +100,14 @@
 //	a volume that is eaten  bus/jetstream TestVolume...: refused in time, and back by itself
 //	a torn metadata file    bus/jetstream TestTornMeta: made again from its blocks, and the log says so
 //	a flipped byte          bus/jetstream TestFlippedByte: that record alone is damaged, and named
-//	a flipped byte after    cmd/sluice TestProcessDamagedStore: the store drops the block from there on: 92 of 200
-//	a crash                 waiting deliveries arrive, the rest is named (log, records_damaged_total) and NOT
-//	                        delivered: `sluice replay` brings back what the log of events retains
-//	a truncated block       the same: 131 of 200 arrive, the rest is named and NOT delivered
+//	a flipped byte after    cmd/sluice TestProcessDamagedStore: the store drops the block from there on: 100 of 200
+//	a crash                 deliveries in the backlog, 98 of 200 retries. Offered again from the events by itself;
+//	                        all 200 arrive, 0 and 1 of them twice, and the sink beside gets nothing again
+//	a truncated block, or   the same: 51 (cut) and 196 (gone) of 200 in the backlog, 52 and 204 records of 200
+//	one that is gone        retries; all 200 arrive, 1 twice at most. In EVENTS: all 200, which have records of their
+//	                        own; what was in EVENTS alone is lost, and named
+//	packs lost anywhere     lost_test.go: 300 random histories with crashes whose store loses a random part of BACKLOG
+//	                        and RETRIES each time, and a crash at each operation while that comes again
 //	an acknowledgement      bus/jetstream TestFsyncBeforeAck, under strace: no acknowledgement without an fsync
 //	without a sync
 //	a clock set by 1 h,     faults_clock_test.go: retries and Retry-After wait no longer than they were meant to;

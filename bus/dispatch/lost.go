@@ -409,7 +409,8 @@ func (o *offering) again(table *routing, event bus.Event, stored time.Time) (out
 func (r *replaying) sumUp() {
 	d, job := r.j.d, r.j.copy(r.job)
 	lost := deliveriesIn(job.Replay.Lost)
-	note := fmt.Sprintf("about %d deliveries were lost in the store; offered again: %d", lost, job.Sent)
+	note := fmt.Sprintf("about %d deliveries were lost in the store, of events from %s to %s; offered again: %d", lost,
+		job.Replay.Since.UTC().Format(time.RFC3339), job.Replay.Until.UTC().Format(time.RFC3339), job.Sent)
 	gone := 0
 	if job.Missing {
 		gone = max(0, lost-job.Sent)

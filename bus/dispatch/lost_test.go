@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,9 +129,9 @@ func TestLostBehindRetention(t *testing.T) {
 // offered again at once: its events stay until it is.
 func TestRetentionWaitsForWhatIsLost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		full := false
+		var full atomic.Bool
 		hook := func(_ context.Context, op memlog.Op) error {
-			if full && op.Name == memlog.OpAppend && op.Stream == bus.Backlog && op.When == memlog.Before {
+			if full.Load() && op.Name == memlog.OpAppend && op.Stream == bus.Backlog && op.When == memlog.Before {
 				return bus.ErrFull
 			}
 			return nil
@@ -138,11 +139,11 @@ func TestRetentionWaitsForWhatIsLost(t *testing.T) {
 		dead, well := newFar(nil), newFar(nil)
 		store, table := waiting(t, 200, bus.Backlog, hook, dead, well, dispatch.Retention{Age: time.Minute})
 		lose(t, store, bus.Backlog, 0, 1)
-		full = true
+		full.Store(true)
 		d := start(t, store, table)
 		defer d.stop()
 		pass(10 * time.Minute)
-		full = false
+		full.Store(false)
 		pass(time.Minute)
 		d.settled()
 		if dead.count() != 200 {
@@ -174,9 +175,12 @@ func TestCrashWhileLostComesAgain(t *testing.T) {
 }
 
 func crashWhileLost(t *testing.T, stream string, k int) (crashed bool) {
+	var mu sync.Mutex
 	var process *mortal
-	ops := -1
+	ops := -1 // until the crash
 	hook := func(context.Context, memlog.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if ops < 0 {
 			return nil
 		}
@@ -184,26 +188,28 @@ func crashWhileLost(t *testing.T, stream string, k int) (crashed bool) {
 			return nil
 		}
 		ops, crashed = -1, true
-		if process != nil {
-			go process.die()
-		}
+		go process.die()
 		return memlog.ErrCrash
 	}
+	crashAt := func(d *dispatch.Dispatcher, k int) *mortal {
+		mu.Lock()
+		defer mu.Unlock()
+		process, ops = newMortal(d), k
+		return process
+	}
 	dead, well := newFar(nil), newFar(nil)
-	store, table := waiting(t, 24, stream, serial(hook), dead, well, dispatch.Retention{})
+	store, table := waiting(t, 24, stream, hook, dead, well, dispatch.Retention{})
 	lose(t, store, stream, 0.3, 0.8)
 	d, err := dispatch.New(dispatch.Config{Store: store, Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	process = newMortal(d)
-	ops = k
-	err = d.Start(t.Context(), table)
-	if err == nil {
+	m := crashAt(d, k)
+	if err = d.Start(t.Context(), table); err == nil {
 		pass(2 * time.Minute)
 	}
-	ops = -1
-	process.die()
+	crashAt(d, -1)
+	m.die()
 	last := start(t, store.Restart(), table)
 	defer last.stop()
 	last.rest(time.Hour)
@@ -323,14 +329,4 @@ func TestLostRedriveComesAgain(t *testing.T) {
 			t.Errorf("%d of 2 arrived", a.count())
 		}
 	})
-}
-
-// serial lets one operation through a hook at a time.
-func serial(hook memlog.Hook) memlog.Hook {
-	var mu sync.Mutex
-	return func(ctx context.Context, op memlog.Op) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return hook(ctx, op)
-	}
 }

@@ -48,7 +48,8 @@
 // packs it holds, with what it noted at its last Close. A pack that is missing in the
 // middle of EVENTS was lost, since only the oldest go from there; in the other streams
 // packs are removed one by one, and one that nats-server gave up while it recovered
-// cannot be told from that, but by the number of all after an orderly end. Quarantine
+// cannot be told from that here, but by the number of all after an orderly end: package
+// dispatch knows which it had not settled. Quarantine
 // hides packs that cannot be read, once their block is saved elsewhere.
 //
 // When the process was killed and a block is damaged besides, nats-server gives up the
