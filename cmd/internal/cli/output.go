@@ -53,8 +53,11 @@ func calm(doc []byte) []byte {
 	return out
 }
 
+// printf prints a part of the result. An error stays until the verb has ended.
 func (e *env) printf(format string, args ...any) {
-	fmt.Fprintf(e.stdout, format, args...)
+	if _, err := fmt.Fprintf(e.stdout, format, args...); err != nil && e.unprinted == nil {
+		e.unprinted = err
+	}
 }
 
 // note tells something that is not a result.

@@ -34,6 +34,7 @@ type env struct {
 	sleep          func(ctx context.Context, d time.Duration) error
 	terminal       func(stream any) bool
 	kinds          config.Options // the kinds that a config may use
+	unprinted      error          // why a part of the result could not be printed
 
 	// The global flags.
 	server  string
@@ -61,8 +62,11 @@ func run(ctx context.Context, args []string, e *env) int {
 	root.SetErr(e.stderr)
 	started := markStart(root)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
+	if err == nil && e.unprinted == nil {
 		return exitOK
+	}
+	if err == nil {
+		err = fmt.Errorf("the result could not be printed: %w", e.unprinted)
 	}
 	var exit *exitError
 	switch {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -76,10 +78,18 @@ func filled[T any](change func(*T)) []byte {
 	return text
 }
 
-// Whatever events hold and functions answer, nothing of it steers the terminal of who
-// looks at it.
-func TestNothingSteersTheTerminal(t *testing.T) {
-	t.Parallel()
+// serverVerbs are verbs that show what a server says.
+func serverVerbs() []string {
+	return []string{
+		"status", "doctor", "sinks ls", "sinks show a", "sinks pause a", "sources ls", "sources show a", "rules ls", "schedules ls",
+		"dlq ls", "dlq show a", "events ls", "events show 1", "events show 1 --event", "queue ls", "queue receive a", "queue peek a",
+		"jobs ls", "jobs show a", "subscriptions ls", "reload", "tail -n 7", "sinks resume nobody", "subscriptions rm a",
+	}
+}
+
+// steeringServer answers each of them with steering text.
+func steeringServer(t *testing.T) *httptest.Server {
+	t.Helper()
 	stage := func(stage string) func(*noticeDoc) { return func(n *noticeDoc) { n.Stage = stage } }
 	answers := map[string][]byte{
 		"/api/v1/status":        filled[statusDoc](nil),
@@ -110,7 +120,7 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 		tail = append(append(tail, filled(stage(s))...), '\n')
 	}
 	answers["/api/v1/tail"] = tail
-	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
 		doc, ok := answers[r.URL.Path]
 		if !ok {
 			answer(w, http.StatusTeapot, map[string]any{"status": http.StatusTeapot, "title": "no", "detail": steering})
@@ -119,11 +129,14 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(doc)
 	})
-	for _, line := range []string{
-		"status", "doctor", "sinks ls", "sinks show a", "sinks pause a", "sources ls", "sources show a", "rules ls", "schedules ls",
-		"dlq ls", "dlq show a", "events ls", "events show 1", "events show 1 --event", "queue ls", "queue receive a", "queue peek a",
-		"jobs ls", "jobs show a", "subscriptions ls", "reload", "tail -n 7", "sinks resume nobody", "subscriptions rm a",
-	} {
+}
+
+// Whatever events hold and functions answer, nothing of it steers the terminal of who
+// looks at it.
+func TestNothingSteersTheTerminal(t *testing.T) {
+	t.Parallel()
+	srv := steeringServer(t)
+	for _, line := range serverVerbs() {
 		for _, format := range []string{"table", "json"} {
 			r := newRig(srv.URL)
 			run(t.Context(), append(strings.Fields(line), "-o", format), r.env)
@@ -133,6 +146,28 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 			}
 			if at := strings.IndexFunc(text, func(c rune) bool { return c != '\n' && unicode.IsControl(c) }); at >= 0 {
 				t.Errorf("%s as %s prints %q", line, format, text[max(0, at-60):min(len(text), at+20)])
+			}
+		}
+	}
+}
+
+// fullDisk takes nothing.
+type fullDisk struct{}
+
+var errFullDisk = errors.New("no space left on device")
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errFullDisk }
+
+// A result that could not be printed is no success, whatever the verb.
+func TestUnprintedResultFails(t *testing.T) {
+	t.Parallel()
+	srv := steeringServer(t)
+	for _, line := range serverVerbs() {
+		for _, format := range []string{"table", "json"} {
+			r := newRig(srv.URL)
+			r.stdout = fullDisk{}
+			if code := run(t.Context(), append(strings.Fields(line), "-o", format), r.env); code == exitOK {
+				t.Errorf("%s as %s: exit code 0", line, format)
 			}
 		}
 	}
