@@ -1,6 +1,10 @@
 package rules
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"sluice/internal/jsonscan"
+)
 
 // address is an IP address as a number. IPv4 and IPv6 never compare equal.
 type address struct {
@@ -55,7 +59,7 @@ func newBlock(a address, bits int) *block {
 // without a zone. It does not use net/netip because that allocates its error,
 // and most strings of an event are not addresses.
 func parseAddress[T string | []byte](s T) (address, bool) {
-	if len(s) < 2 || len(s) > 45 || hexDigit(s[0]) < 0 && s[0] != ':' {
+	if len(s) < 2 || len(s) > 45 || jsonscan.HexDigit(s[0]) < 0 && s[0] != ':' {
 		return address{}, false
 	}
 	for i := 0; i < len(s) && i < 5; i++ {
@@ -112,8 +116,8 @@ func parseV6[T string | []byte](s T) (address, bool) {
 			return address{}, false
 		}
 		v, digits := 0, 0
-		for ; i < len(s) && hexDigit(s[i]) >= 0; i++ {
-			v = v<<4 | hexDigit(s[i])
+		for ; i < len(s) && jsonscan.HexDigit(s[i]) >= 0; i++ {
+			v = v<<4 | jsonscan.HexDigit(s[i])
 			digits++
 			if digits > 4 {
 				return address{}, false

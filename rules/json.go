@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"sluice/internal/jsonscan"
 )
 
 // reader reads the JSON of a pattern. Events have a reader of their own
@@ -111,7 +113,7 @@ func (r *reader) decode(start, end int, escaped bool) (string, error) {
 	if !escaped {
 		return raw, nil
 	}
-	b, ok := unescape(make([]byte, 0, len(raw)), []byte(raw))
+	b, ok := jsonscan.Unescape(make([]byte, 0, len(raw)), []byte(raw))
 	if !ok {
 		return "", r.failAt(start-1, `this string has an escape that JSON does not know: a backslash is written "\\"`)
 	}
@@ -121,7 +123,7 @@ func (r *reader) decode(start, end int, escaped bool) (string, error) {
 // readNumber reads a number and gives its text.
 func (r *reader) readNumber() (string, error) {
 	r.peek()
-	end := skipNumber([]byte(r.src[r.pos:min(len(r.src), r.pos+maxNumberBytes)]), 0)
+	end := jsonscan.Number([]byte(r.src[r.pos:min(len(r.src), r.pos+maxNumberBytes)]), 0)
 	if end < 0 {
 		return "", r.fail("this is not a number JSON knows")
 	}

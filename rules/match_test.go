@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"sluice/internal/jsonscan"
 )
 
 func mustParse(tb testing.TB, src string) Pattern {
@@ -48,7 +50,7 @@ func TestInvalidDocuments(t *testing.T) {
 			t.Errorf("%s has no fields: hits %v, error %v", doc, hits, err)
 		}
 	}
-	deep := strings.Repeat("[", maxNesting+1) + strings.Repeat("]", maxNesting+1)
+	deep := strings.Repeat("[", jsonscan.MaxDepth+1) + strings.Repeat("]", jsonscan.MaxDepth+1)
 	for _, doc := range []string{deep, `{"a":` + deep[1:len(deep)-1] + `}`, `{"q":` + deep[1:len(deep)-1] + `}`} {
 		if _, err := s.Match([]byte(doc), nil); !errors.Is(err, ErrInvalidJSON) {
 			t.Errorf("nested too deep: %v", err)

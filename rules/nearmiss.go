@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"sluice/internal/jsonscan"
 )
 
 // maxNear is how many near misses of one key are named.
@@ -85,7 +87,7 @@ func nearMiss(c *condition, l *leaf) string {
 func nearNumber(c *condition, l *leaf) string {
 	if l.kind == kindText {
 		text := l.text()
-		key, ok := uint64(0), skipNumber(l.val, 0) == len(text)
+		key, ok := uint64(0), jsonscan.Number(l.val, 0) == len(text)
 		if ok {
 			key, ok = numberKey(text)
 		}
@@ -135,7 +137,7 @@ func nearKind(c *condition, l *leaf) string {
 }
 
 func sameNumber(text string, l *leaf) bool {
-	if skipNumber([]byte(text), 0) != len(text) {
+	if jsonscan.Number([]byte(text), 0) != len(text) {
 		return false
 	}
 	a, ok1 := numberKey(text)

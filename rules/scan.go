@@ -1,10 +1,12 @@
 package rules
 
+import "sluice/internal/jsonscan"
+
 // scan reads a whole document and records the values on used paths. It
 // reports whether the document is valid JSON.
 func (c *scratch) scan(doc []byte) bool {
 	c.doc = doc
-	i := skipSpace(doc, 0)
+	i := jsonscan.Space(doc, 0)
 	if i >= len(doc) {
 		return false
 	}
@@ -12,20 +14,20 @@ func (c *scratch) scan(doc []byte) bool {
 		i = c.object(i+1, 0, 0)
 	} else {
 		// Fields are members of an object: anything else has none.
-		i = skipValue(doc, i, &c.open, maxNesting)
+		i = jsonscan.Value(doc, i, &c.open, jsonscan.MaxDepth)
 	}
-	return i >= 0 && skipSpace(doc, i) == len(doc)
+	return i >= 0 && jsonscan.Space(doc, i) == len(doc)
 }
 
 // object reads the members of an object, from behind its brace, at a node of
 // the path trie and within an array element. Like all readers here it gives
 // the position behind what it read, -1 if that is not JSON.
 func (c *scratch) object(i int, node int32, elem uint32) int {
-	if c.depth++; c.depth > maxNesting {
+	if c.depth++; c.depth > jsonscan.MaxDepth {
 		return -1
 	}
 	d := c.doc
-	if i = skipSpace(d, i); i < len(d) && d[i] == '}' {
+	if i = jsonscan.Space(d, i); i < len(d) && d[i] == '}' {
 		c.depth--
 		return i + 1
 	}
@@ -33,16 +35,16 @@ func (c *scratch) object(i int, node int32, elem uint32) int {
 		if i >= len(d) || d[i] != '"' {
 			return -1
 		}
-		end, escaped := stringEnd(d, i+1)
+		end, escaped := jsonscan.String(d, i+1)
 		if end < 0 {
 			return -1
 		}
 		next := c.kid(node, d[i+1:end], escaped)
-		if i = skipColon(d, end+1); i < 0 {
+		if i = jsonscan.Colon(d, end+1); i < 0 {
 			return -1
 		}
 		if next < 0 {
-			i = skipValue(d, i, &c.open, maxNesting-c.depth)
+			i = jsonscan.Value(d, i, &c.open, jsonscan.MaxDepth-c.depth)
 		} else {
 			i = c.value(i, next, elem)
 		}
@@ -50,7 +52,7 @@ func (c *scratch) object(i int, node int32, elem uint32) int {
 			return -1
 		}
 		if i < len(d) && d[i] <= ' ' {
-			i = skipSpace(d, i)
+			i = jsonscan.Space(d, i)
 		}
 		if i >= len(d) {
 			return -1
@@ -63,7 +65,7 @@ func (c *scratch) object(i int, node int32, elem uint32) int {
 			return -1
 		}
 		if i++; i < len(d) && d[i] <= ' ' {
-			i = skipSpace(d, i)
+			i = jsonscan.Space(d, i)
 		}
 	}
 }
@@ -71,7 +73,7 @@ func (c *scratch) object(i int, node int32, elem uint32) int {
 // kid gives the trie node under a key, -1 if no rule asks for it.
 func (c *scratch) kid(node int32, key []byte, escaped bool) int32 {
 	if escaped {
-		c.key, _ = unescape(c.key[:0], key)
+		c.key, _ = jsonscan.Unescape(c.key[:0], key)
 		key = c.key
 	}
 	return c.set.trie.walk(node, key)
@@ -87,7 +89,7 @@ func (c *scratch) value(i int, node int32, elem uint32) int {
 	switch d[i] {
 	case '{':
 		if len(n.kids) == 0 {
-			return skipValue(d, i, &c.open, maxNesting-c.depth)
+			return jsonscan.Value(d, i, &c.open, jsonscan.MaxDepth-c.depth)
 		}
 		return c.object(i+1, node, elem)
 	case '[':
@@ -101,7 +103,7 @@ func (c *scratch) scalar(i int, path int32, elem uint32) int {
 	d := c.doc
 	switch b := d[i]; {
 	case b == '"':
-		end, escaped := stringEnd(d, i+1)
+		end, escaped := jsonscan.String(d, i+1)
 		if end < 0 {
 			return -1
 		}
@@ -109,14 +111,14 @@ func (c *scratch) scalar(i int, path int32, elem uint32) int {
 			c.addText(path, elem, d[i+1:end], escaped)
 		}
 		return end + 1
-	case b == '-' || isDigit(b):
-		end := skipNumber(d, i)
+	case b == '-' || jsonscan.IsDigit(b):
+		end := jsonscan.Number(d, i)
 		if end >= 0 && path >= 0 {
 			c.addLeaf(path, elem, kindNumber, d[i:end])
 		}
 		return end
 	}
-	end := skipWord(d, i)
+	end := jsonscan.Word(d, i)
 	if end >= 0 && path >= 0 {
 		c.addLeaf(path, elem, wordKind(d[i]), nil)
 	}
@@ -137,11 +139,11 @@ func wordKind(first byte) kind {
 // values of the same path; objects and nested arrays among them are recorded
 // as elements, so that conditions can be held to the same one.
 func (c *scratch) array(i int, node int32, around uint32) int {
-	if c.depth++; c.depth > maxNesting {
+	if c.depth++; c.depth > jsonscan.MaxDepth {
 		return -1
 	}
 	d := c.doc
-	if i = skipSpace(d, i); i < len(d) && d[i] == ']' {
+	if i = jsonscan.Space(d, i); i < len(d) && d[i] == ']' {
 		c.depth--
 		return i + 1
 	}
@@ -158,7 +160,7 @@ func (c *scratch) array(i int, node int32, around uint32) int {
 		if i < 0 {
 			return -1
 		}
-		if i = skipSpace(d, i); i >= len(d) {
+		if i = jsonscan.Space(d, i); i >= len(d) {
 			return -1
 		}
 		if d[i] == ']' {
@@ -168,7 +170,7 @@ func (c *scratch) array(i int, node int32, around uint32) int {
 		if d[i] != ',' {
 			return -1
 		}
-		i = skipSpace(d, i+1)
+		i = jsonscan.Space(d, i+1)
 	}
 }
 
@@ -225,7 +227,7 @@ func (c *scratch) scanEvent(e EventView) bool {
 		k := kindText
 		val := c.text[from:]
 		if literal && len(val) > 0 {
-			if k = kindNumber; val[0] != '-' && !isDigit(val[0]) {
+			if k = kindNumber; val[0] != '-' && !jsonscan.IsDigit(val[0]) {
 				k = wordKind(val[0])
 				val = nil
 			}
@@ -241,9 +243,9 @@ func (c *scratch) scanEvent(e EventView) bool {
 		return true
 	}
 	c.doc = e.Data()
-	i := skipSpace(c.doc, 0)
+	i := jsonscan.Space(c.doc, 0)
 	if i = c.value(i, node, 0); i < 0 {
 		return false
 	}
-	return skipSpace(c.doc, i) == len(c.doc)
+	return jsonscan.Space(c.doc, i) == len(c.doc)
 }

@@ -3,6 +3,8 @@ package rules
 import (
 	"slices"
 	"unsafe"
+
+	"sluice/internal/jsonscan"
 )
 
 // scratch is what one match writes to. Scratches are pooled per set; nothing
@@ -24,7 +26,7 @@ type scratch struct {
 	key    []byte   // decoded key
 	fold   []byte   // folded string
 	vals   []uint32 // operands found in a radix tree
-	open   nesting
+	open   jsonscan.Nesting
 	recent [1 << recentBits]int32 // leaves by first bytes; may be out of date
 
 	paths   []pathState
@@ -200,7 +202,7 @@ func (c *scratch) addText(path int32, elem uint32, raw []byte, escaped bool) {
 	if escaped {
 		c.text = slices.Grow(c.text, len(raw))
 		from := len(c.text)
-		c.text, _ = unescape(c.text, raw) // skipEscape has checked it
+		c.text, _ = jsonscan.Unescape(c.text, raw) // String has checked it
 		raw = c.text[from:]
 	}
 	c.addLeaf(path, elem, kindText, raw)

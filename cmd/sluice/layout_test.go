@@ -14,8 +14,9 @@ import (
 // The layout: which package may import which of ours, by longest prefix. "x/..."
 // stands for x and everything below it.
 var layout = map[string][]string{
-	"sluice/bus":                {},
-	"sluice/rules":              {},
+	"sluice/internal/jsonscan":  {},
+	"sluice/bus":                {"sluice/internal/jsonscan"},
+	"sluice/rules":              {"sluice/internal/jsonscan"},
 	"sluice/config/value":       {},
 	"sluice/config/access":      {"sluice/config/value"},
 	"sluice/config/aws":         {"sluice/config/value"},

@@ -1,17 +1,17 @@
-package rules
+package jsonscan
 
 import (
 	"encoding/binary"
 	"math/bits"
 )
 
-// skipNumber gives the end of the number at d[i:], -1 if there is none.
-func skipNumber(d []byte, i int) int {
+// Number gives the end of the number at d[i:], -1 if there is none.
+func Number(d []byte, i int) int {
 	if i < len(d) && d[i] == '-' {
 		i++
 	}
 	switch {
-	case i >= len(d) || !isDigit(d[i]):
+	case i >= len(d) || !IsDigit(d[i]):
 		return -1
 	case d[i] == '0':
 		i++
@@ -19,7 +19,7 @@ func skipNumber(d []byte, i int) int {
 		i = skipDigits(d, i)
 	}
 	if i < len(d) && d[i] == '.' {
-		if i++; i >= len(d) || !isDigit(d[i]) {
+		if i++; i >= len(d) || !IsDigit(d[i]) {
 			return -1
 		}
 		i = skipDigits(d, i)
@@ -28,7 +28,7 @@ func skipNumber(d []byte, i int) int {
 		if i++; i < len(d) && (d[i] == '+' || d[i] == '-') {
 			i++
 		}
-		if i >= len(d) || !isDigit(d[i]) {
+		if i >= len(d) || !IsDigit(d[i]) {
 			return -1
 		}
 		i = skipDigits(d, i)
@@ -37,16 +37,17 @@ func skipNumber(d []byte, i int) int {
 }
 
 func skipDigits(d []byte, i int) int {
-	for i < len(d) && isDigit(d[i]) {
+	for i < len(d) && IsDigit(d[i]) {
 		i++
 	}
 	return i
 }
 
-func isDigit(c byte) bool { return c-'0' <= 9 }
+// IsDigit tells whether c is a decimal digit.
+func IsDigit(c byte) bool { return c-'0' <= 9 }
 
-// maxNesting is how deep a document may be, as in encoding/json.
-const maxNesting = 10_000
+// MaxDepth is how deep a document may be, as in encoding/json.
+const MaxDepth = 10_000
 
 const (
 	ones  = 0x0101010101010101
@@ -60,10 +61,10 @@ func special(w uint64) uint64 {
 	return ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs
 }
 
-// stringEnd gives the position of the quote that ends the string whose text
+// String gives the position of the quote that ends the string whose text
 // starts at d[i], and whether there are escapes before it. It gives -1 for a
 // string that does not end or that JSON does not allow.
-func stringEnd(d []byte, i int) (end int, escaped bool) {
+func String(d []byte, i int) (end int, escaped bool) {
 	for i >= 0 && i+8 <= len(d) {
 		s := special(binary.LittleEndian.Uint64(d[i:]))
 		if s == 0 {
@@ -75,11 +76,11 @@ func stringEnd(d []byte, i int) (end int, escaped bool) {
 		}
 		break
 	}
-	return stringEndSlow(d, i)
+	return stringSlow(d, i)
 }
 
-// stringEndSlow is stringEnd for what has escapes or ends the document.
-func stringEndSlow(d []byte, i int) (end int, escaped bool) {
+// stringSlow is String for what has escapes or ends the document.
+func stringSlow(d []byte, i int) (end int, escaped bool) {
 	for {
 		for i+8 <= len(d) {
 			if s := special(binary.LittleEndian.Uint64(d[i:])); s != 0 {
@@ -121,16 +122,16 @@ func skipEscape(d []byte, i int) int {
 	return i + 2
 }
 
-// skipSpace gives the position of the next byte that is not white space.
-func skipSpace(d []byte, i int) int {
+// Space gives the position of the next byte that is not white space.
+func Space(d []byte, i int) int {
 	for i < len(d) && (d[i] == ' ' || d[i] == '\n' || d[i] == '\r' || d[i] == '\t') {
 		i++
 	}
 	return i
 }
 
-// skipWord gives the end of true, false or null at d[i], -1 if it is none.
-func skipWord(d []byte, i int) int {
+// Word gives the end of true, false or null at d[i], -1 if it is none.
+func Word(d []byte, i int) int {
 	rest := d[i:]
 	switch {
 	case len(rest) >= 4 && (string(rest[:4]) == "true" || string(rest[:4]) == "null"):
@@ -141,10 +142,10 @@ func skipWord(d []byte, i int) int {
 	return -1
 }
 
-// nesting remembers for each open bracket whether it is an object's.
-type nesting [(maxNesting + 63) / 64]uint64
+// Nesting remembers for each open bracket whether it is an object's.
+type Nesting [(MaxDepth + 63) / 64]uint64
 
-func (n *nesting) set(depth int, object bool) {
+func (n *Nesting) set(depth int, object bool) {
 	bit := uint64(1) << (depth & 63)
 	if object {
 		n[depth>>6] |= bit
@@ -153,11 +154,18 @@ func (n *nesting) set(depth int, object bool) {
 	}
 }
 
-func (n *nesting) object(depth int) bool { return n[depth>>6]>>(depth&63)&1 != 0 }
+func (n *Nesting) object(depth int) bool { return n[depth>>6]>>(depth&63)&1 != 0 }
 
-// skipValue gives the end of the JSON value that starts at d[i], -1 if there
+// Valid tells whether d is one JSON value, nested no deeper than depth.
+func Valid(d []byte, depth int) bool {
+	var open Nesting
+	i := Value(d, Space(d, 0), &open, depth)
+	return i >= 0 && Space(d, i) == len(d)
+}
+
+// Value gives the end of the JSON value that starts at d[i], -1 if there
 // is none or it is nested deeper than left levels.
-func skipValue(d []byte, i int, open *nesting, left int) int {
+func Value(d []byte, i int, open *Nesting, left int) int {
 	depth := 0
 	for {
 		if i >= len(d) {
@@ -165,29 +173,29 @@ func skipValue(d []byte, i int, open *nesting, left int) int {
 		}
 		switch c := d[i]; {
 		case c == '"':
-			end, _ := stringEnd(d, i+1)
+			end, _ := String(d, i+1)
 			i = end + 1
 			if end < 0 {
 				return -1
 			}
-		case c == '-' || isDigit(c):
-			i = skipNumber(d, i)
+		case c == '-' || IsDigit(c):
+			i = Number(d, i)
 		case c != '{' && c != '[':
-			i = skipWord(d, i)
+			i = Word(d, i)
 		default:
 			if depth == left {
 				return -1
 			}
 			open.set(depth, c == '{')
 			depth++
-			if i = skipSpace(d, i+1); i >= len(d) {
+			if i = Space(d, i+1); i >= len(d) {
 				return -1
 			}
 			if d[i] == c+2 { // the closing bracket, in ASCII
 				break
 			}
 			if c == '{' {
-				i = skipKey(d, i)
+				i = key(d, i)
 			}
 			if i < 0 {
 				return -1
@@ -206,10 +214,10 @@ func skipValue(d []byte, i int, open *nesting, left int) int {
 // skipClosing goes from the end of a value to the start of the next one,
 // through the brackets that close in between. It gives depth 0 when the
 // outermost value has ended, and position -1 for what JSON does not allow.
-func skipClosing(d []byte, i int, open *nesting, depth int) (int, int) {
+func skipClosing(d []byte, i int, open *Nesting, depth int) (int, int) {
 	for depth > 0 {
 		if i < len(d) && d[i] <= ' ' {
-			i = skipSpace(d, i)
+			i = Space(d, i)
 		}
 		if i >= len(d) {
 			return -1, 0
@@ -218,10 +226,10 @@ func skipClosing(d []byte, i int, open *nesting, depth int) (int, int) {
 		switch c := d[i]; {
 		case c == ',':
 			if i++; i < len(d) && d[i] <= ' ' {
-				i = skipSpace(d, i)
+				i = Space(d, i)
 			}
 			if object {
-				i = skipKey(d, i)
+				i = key(d, i)
 			}
 			if i < 0 {
 				return -1, 0
@@ -237,37 +245,70 @@ func skipClosing(d []byte, i int, open *nesting, depth int) (int, int) {
 	return i, 0
 }
 
-// skipKey gives the start of the value after the key at d[i], -1 if there is
+// Open goes into the array or object at d[i], which the bracket says it has to be:
+// with more, to the start of its first element or of the quote of its first key,
+// and otherwise to the position behind its closing bracket.
+func Open(d []byte, i int, bracket byte) (next int, more bool) {
+	if i >= len(d) || d[i] != bracket {
+		return -1, false
+	}
+	switch i = Space(d, i+1); {
+	case i == len(d):
+		return -1, false
+	case d[i] == bracket+2: // the closing bracket, in ASCII
+		return i + 1, false
+	}
+	return i, true
+}
+
+// Next goes from the end of an element or a member to the start of the next one, or
+// behind the closing bracket.
+func Next(d []byte, i int, closing byte) (next int, more bool) {
+	if i = Space(d, i); i == len(d) {
+		return -1, false
+	}
+	switch d[i] {
+	case closing:
+		return i + 1, false
+	case ',':
+		if i = Space(d, i+1); i < len(d) {
+			return i, true
+		}
+	}
+	return -1, false
+}
+
+// key gives the start of the value after the key at d[i], -1 if there is
 // no key and colon.
-func skipKey(d []byte, i int) int {
+func key(d []byte, i int) int {
 	if i >= len(d) || d[i] != '"' {
 		return -1
 	}
-	if i, _ = stringEnd(d, i+1); i < 0 {
+	if i, _ = String(d, i+1); i < 0 {
 		return -1
 	}
-	return skipColon(d, i+1)
+	return Colon(d, i+1)
 }
 
-// skipColon gives the start of the value after the colon at d[i], -1 if there
-// is no colon. It is small enough to be inlined.
-func skipColon(d []byte, i int) int {
+// Colon gives the start of the value after the colon at d[i], -1 if there
+// is no colon.
+func Colon(d []byte, i int) int {
 	if i+1 < len(d) && d[i] == ':' && d[i+1] > ' ' {
 		return i + 1
 	}
-	return skipColonSlow(d, i)
+	return colonSlow(d, i)
 }
 
-func skipColonSlow(d []byte, i int) int {
+func colonSlow(d []byte, i int) int {
 	if i < len(d) && d[i] <= ' ' {
-		i = skipSpace(d, i)
+		i = Space(d, i)
 	}
 	if i >= len(d) || d[i] != ':' {
 		return -1
 	}
 	i++
 	if i < len(d) && d[i] <= ' ' {
-		i = skipSpace(d, i)
+		i = Space(d, i)
 	}
 	return i
 }

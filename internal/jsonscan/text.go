@@ -1,11 +1,11 @@
-package rules
+package jsonscan
 
 import "unicode/utf8"
 
-// unescape appends the text of a JSON string (without its quotes) to dst. It
+// Unescape appends the text of a JSON string (without its quotes) to dst. It
 // reports false for an escape JSON does not have. Half a surrogate pair
 // becomes U+FFFD, as in encoding/json.
-func unescape(dst, raw []byte) ([]byte, bool) {
+func Unescape(dst, raw []byte) ([]byte, bool) {
 	for i := 0; i < len(raw); {
 		c := raw[i]
 		if c != '\\' {
@@ -75,7 +75,7 @@ func hex4(b []byte) (rune, bool) {
 	}
 	var r rune
 	for _, c := range b[:4] {
-		d := hexDigit(c)
+		d := HexDigit(c)
 		if d < 0 {
 			return 0, false
 		}
@@ -84,8 +84,8 @@ func hex4(b []byte) (rune, bool) {
 	return r, true
 }
 
-// hexDigit gives the value of one hexadecimal digit, -1 for anything else.
-func hexDigit(c byte) int {
+// HexDigit gives the value of one hexadecimal digit, -1 for anything else.
+func HexDigit(c byte) int {
 	switch {
 	case c >= '0' && c <= '9':
 		return int(c - '0')
