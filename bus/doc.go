@@ -1,7 +1,7 @@
 // Package bus holds the contracts that everything else is built on: the event
 // (event.go), the publisher (bus.go) and the durable log (log.go), with the wire
-// forms of an event (codec.go, json.go). It stores nothing and delivers nothing:
-// bus/jetstream and bus/memlog are the logs, bus/dispatch is the engine.
+// forms of an event (codec.go, http.go, json.go, jsonread.go). It stores nothing and
+// delivers nothing: bus/jetstream and bus/memlog are the logs, bus/dispatch is the engine.
 //
 // # The way of one event
 //

@@ -160,7 +160,7 @@ func (a *Attr) check() error {
 		if a.Value == "" {
 			return fail("must not be empty")
 		}
-		if _, err := url.Parse(a.Value); err != nil {
+		if !isReference(a.Value) {
 			return fail("is not a URI-reference: " + a.Value)
 		}
 	case "dataschema":
@@ -173,11 +173,31 @@ func (a *Attr) check() error {
 			return fail("is not an RFC 3339 timestamp such as 2026-01-02T15:04:05Z: " + a.Value)
 		}
 	case "datacontenttype":
-		if _, _, err := mime.ParseMediaType(a.Value); err != nil {
+		if !isMediaType(a.Value) {
 			return fail("is not a media type such as application/json: " + a.Value)
 		}
 	}
 	return nil
+}
+
+// isReference tells whether a text is a URI-reference. Most sources are no more than
+// a path of characters that stand for themselves, and need no parser.
+func isReference(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && c != '/' && c != '-' && c != '.' && c != '_' {
+			_, err := url.Parse(s)
+			return err == nil
+		}
+	}
+	return true
+}
+
+func isMediaType(s string) bool {
+	if s == "application/json" { // as most data is
+		return true
+	}
+	_, _, err := mime.ParseMediaType(s)
+	return err == nil
 }
 
 // isCore tells whether CloudEvents itself defines the attribute: all of those are

@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,6 +86,10 @@ func TestParseJSON(t *testing.T) {
 		same(t, want, e)
 		if e.DataIsJSON() != c.json {
 			t.Errorf("%s: JSON is %v", name, e.DataIsJSON())
+		}
+		before := bytes.Clone(doc)
+		if _ = append(e.Data(), '!'); !bytes.Equal(doc, before) {
+			t.Errorf("%s: the data has room to grow into the document", name)
 		}
 		clear(doc)
 		if e.ID() != "1" || e.Attrs()[len(e.Attrs())-1].Name == "\x00" {
@@ -252,6 +257,15 @@ func BenchmarkJSON(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := bus.ParseJSON(doc); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("batch100", func(b *testing.B) {
+		batch := []byte("[" + strings.Repeat(string(doc)+",", 99) + string(doc) + "]")
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := bus.ParseBatch(batch, 100, func(int, bus.Event, error) {}); err != nil {
 				b.Fatal(err)
 			}
 		}

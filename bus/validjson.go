@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,23 +8,19 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/tidwall/gjson"
+	"sluice/internal/jsonscan"
 )
 
-// MaxDepth is how deep JSON may be nested. gjson, like every recursive parser,
-// takes stack for each level: 8 MiB of "[" end the process with a stack overflow,
-// which nothing can recover from.
+// MaxDepth is how deep JSON may be nested. gjson, like every recursive parser that
+// an event may come to later, takes stack for each level: 8 MiB of "[" end the process
+// with a stack overflow, which nothing can recover from.
 const MaxDepth = 1000
 
 // ValidJSON tells whether doc is one JSON document no deeper than MaxDepth.
-func ValidJSON(doc []byte) bool { return !tooDeep(doc) && gjson.ValidBytes(doc) }
+func ValidJSON(doc []byte) bool { return jsonscan.Valid(doc, MaxDepth) }
 
-// tooDeep tells whether doc is nested deeper than MaxDepth. Documents with few
-// brackets, nearly all of them, cost no more than counting those.
+// tooDeep tells whether doc, which is not valid, is nested deeper than MaxDepth.
 func tooDeep(doc []byte) bool {
-	if bytes.Count(doc, []byte("["))+bytes.Count(doc, []byte("{")) <= MaxDepth {
-		return false
-	}
 	depth, quoted := 0, false
 	for i := 0; i < len(doc); i++ {
 		switch c := doc[i]; {

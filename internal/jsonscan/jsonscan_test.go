@@ -25,6 +25,9 @@ func seeds() []string {
 			list = append(list, `"`+strings.Repeat("x", n)+end)
 		}
 	}
+	for c := range byte(0x21) {
+		list = append(list, `"abc`+string(rune(c))+`defghijklm"`, string(rune(c))+`1`)
+	}
 	return list
 }
 
