@@ -185,7 +185,11 @@ func (h *handler) refuse(w http.ResponseWriter, p *problem) {
 
 // batch takes the good events of a batch and says of each what became of it.
 func (h *handler) batch(w http.ResponseWriter, r *http.Request, body []byte) {
-	b := batch{limit: int(h.limits.Event), now: h.now(), set: h.set}
+	expected := 8 + len(body)>>10 // events of a KiB or more; there may be any number
+	b := batch{
+		limit: int(h.limits.Event), now: h.now(), set: h.set,
+		events: make([]bus.Event, 0, expected), at: make([]int, 0, expected), items: make([]item, 0, expected),
+	}
 	if err := bus.ParseBatch(body, h.limits.BatchEvents, b.take); err != nil {
 		h.refuse(w, badInput(err))
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ type publisher struct {
 	source       string
 	accepted     prometheus.Counter
 	deduplicated prometheus.Counter
+	records      sync.Pool // *[]byte, for the records of one call
 }
 
 // Publisher is the way in for a source; its name is the label under which what
@@ -27,11 +29,16 @@ func (d *Dispatcher) Publisher(source string) bus.Publisher {
 		d: d, source: source,
 		accepted:     d.metrics.accepted.WithLabelValues(source),
 		deduplicated: d.metrics.deduplicated.WithLabelValues(source),
+		records:      sync.Pool{New: func() any { return new([]byte) }},
 	}
 }
 
-// recordSlack is about what the form of a record adds to the size of its event.
-const recordSlack = 48
+const (
+	// recordSlack is about what the form of a record adds to the size of its event.
+	recordSlack = 48
+	// keptRecords is the largest memory for records that is used again.
+	keptRecords = 1 << 20
+)
 
 // call is one Publish that waits for its records.
 type call struct {
@@ -53,7 +60,12 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 	for i := range events {
 		size += events[i].Size() + recordSlack
 	}
-	records := make([]byte, 0, size) // one piece for all of them
+	buffer := p.records.Get().(*[]byte)
+	records := slices.Grow((*buffer)[:0], size) // one piece for all of them
+	var broken func() bool
+	if len(events) > 1 {
+		broken = c.broken
+	}
 	for i := range events {
 		store := func(pos bus.Position, _ int, err error) { p.stored(c, i, pos, err) }
 		if p.d.dedup != nil {
@@ -63,11 +75,7 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 		}
 		from := len(records)
 		records = events[i].AppendRecord(records)
-		w := write{record: records[from:len(records):len(records)], done: store}
-		if len(events) > 1 {
-			w.skip = c.broken
-		}
-		writes = append(writes, w)
+		writes = append(writes, write{record: records[from:len(records):len(records)], done: store, skip: broken})
 	}
 	if len(writes) > 0 {
 		if err := p.d.eventWriter.submit(writes...); err != nil {
@@ -79,7 +87,10 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		return c.abandon(ctx)
+		return c.abandon(ctx) // the writer still reads the records
+	}
+	if *buffer = records; cap(records) <= keptRecords {
+		p.records.Put(buffer)
 	}
 	if c.stored == 0 {
 		return c.results, c.results[0].Err

@@ -138,3 +138,34 @@ func TestPublishBreaksOff(t *testing.T) {
 		}
 	})
 }
+
+// A caller that waits no longer leaves its events to the writer, untouched by the next
+// caller.
+func TestAbandonedPublishIsStored(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		slow := make(chan struct{})
+		store := memlog.New(memlog.Options{Hook: func(_ context.Context, op memlog.Op) error {
+			if op.Name == memlog.OpAppend && op.Stream == bus.Events && op.When == memlog.Before {
+				<-slow
+			}
+			return nil
+		}})
+		f := newFar(nil)
+		d := start(t, store, one(t, spec("f", f, nil)))
+		defer d.stop()
+		for _, id := range []string{"a", "b", "c"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := d.pub.Publish(ctx, event(t, id)); !errors.Is(err, bus.ErrUnavailable) {
+				t.Errorf("%s was stored: %v", id, err)
+			}
+			cancel()
+		}
+		close(slow)
+		pass(time.Minute)
+		for _, id := range []string{"a", "b", "c"} {
+			if n := f.times(id); n != 1 {
+				t.Errorf("%s was delivered %d times", id, n)
+			}
+		}
+	})
+}
