@@ -109,7 +109,7 @@ func (r *reader) event(i, left int) (e Event, end int, bad *BadEvent) {
 	if end = r.object(i, left-1, &m); end < 0 {
 		return Event{}, -1, nil
 	}
-	r.usual = min(len(m.attrs), 16) // the events of a batch are much alike
+	r.usual = min(len(m.attrs), 16) // events of a batch are alike; a huge one does not make the others so
 	e, id, err := m.event()
 	if err != nil {
 		return Event{}, end, &BadEvent{ID: id, Err: err}

@@ -55,8 +55,9 @@
 // to the function 30 %, taking the event in 14 %, the store 8 %, the router with all
 // matching 3 %, the history 3 %, the policy and the counters 2 %, the rest net/http's
 // and Go's own; across all of it 36 % are system calls and 10 % memory. In batches of
-// 100 an event costs 8 us, of which 42 % is reading JSON: validating 11 %, taking
-// apart 9 %, checking attributes 9 %.
+// 100 an event costs 7 us: reading JSON 22 % (9 % going through it, 7 % checking
+// attributes), the store 27 %, the router 9 %; across all of it 16 % are system calls,
+// 13 % copies and 18 % memory.
 //
 // # Nothing vanishes
 //
