@@ -127,25 +127,41 @@ func (c *caller) follow(old *caller) {
 
 // Check is why a request may not be served: a *Denied, or nil when it may.
 func (c *Checker) Check(r *http.Request, scope Scope) error {
+	who, err := c.permitted(r, scope)
+	if who == nil {
+		return err
+	}
+	return who.spend(c.now())
+}
+
+// Allows tells whether Check would let a request through, but for the caller's rate,
+// of which it takes nothing.
+func (c *Checker) Allows(r *http.Request, scope Scope) bool {
+	_, err := c.permitted(r, scope)
+	return err == nil
+}
+
+// permitted finds the caller who may do that; nil without an error when everybody may.
+func (c *Checker) permitted(r *http.Request, scope Scope) (*caller, error) {
 	if scope == Anybody || len(c.tokens)+len(c.certs) == 0 {
-		return nil
+		return nil, nil
 	}
 	who, err := c.caller(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now := c.now()
 	switch {
 	case !who.expires.IsZero() && !now.Before(who.expires):
-		return unauthorized("the %s has expired at %s: make a new one with sluice token new", who.what, who.expires.Format(time.RFC3339))
+		return nil, unauthorized("the %s has expired at %s: make a new one with sluice token new", who.what, who.expires.Format(time.RFC3339))
 	case !who.may(scope):
-		return &Denied{Status: http.StatusForbidden, Detail: fmt.Sprintf(
+		return nil, &Denied{Status: http.StatusForbidden, Detail: fmt.Sprintf(
 			"the %s has no scope %s: use one that has, or add it under %s", who.what, scope, c.where)}
 	case scope == Publish && !who.reaches(r.URL.Path):
-		return &Denied{Status: http.StatusForbidden, Detail: fmt.Sprintf(
+		return nil, &Denied{Status: http.StatusForbidden, Detail: fmt.Sprintf(
 			"the %s is not for the path %s: use one that is, or add it to its paths under %s", who.what, r.URL.Path, c.where)}
 	}
-	return who.spend(now)
+	return who, nil
 }
 
 // caller finds who asks. A token goes before a certificate.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 
+	"sluice/bus/dispatch"
 	"sluice/config/value"
 )
 
@@ -31,7 +32,7 @@ type SubscriptionControl interface {
 const QueueSink = "queue:"
 
 // Subscription is one subscription, in the form of the CloudEvents Subscriptions
-// API. Match, Expires and Error are ours.
+// API. Match, Replies, Expires and Error are ours.
 type Subscription struct {
 	ID               string            `json:"id,omitempty"`
 	Source           string            `json:"source,omitempty"` // of the events
@@ -42,6 +43,7 @@ type Subscription struct {
 	Protocol         string            `json:"protocol,omitempty"`
 	ProtocolSettings *ProtocolSettings `json:"protocolsettings,omitempty"`
 	Credential       *SinkCredential   `json:"sinkcredential,omitempty"` // never shown
+	Replies          string            `json:"replies,omitempty"`         // what becomes of events that the sink answers with: publish or ignore
 	Expires          value.Duration    `json:"expires,omitzero"`         // it ends when it is not renewed for so long
 	Error            string            `json:"error,omitempty"`          // in answers: why it cannot be used any more and gets nothing
 }
@@ -130,6 +132,9 @@ func (a *api) putSubscription(r *http.Request, s Subscription) (Subscription, er
 	if s.Sink == "" {
 		return s, refuse(http.StatusBadRequest, "sink: is missing: write the URL that events are POSTed to, or %s to fetch them", QueueSink)
 	}
+	if err := a.chooseReplies(r, &s); err != nil {
+		return s, err
+	}
 	s.Error = "" // of the one that this replaces
 	made, err := a.Subscriptions.Subscribe(r.Context(), s)
 	var bad *BadSubscription
@@ -137,6 +142,26 @@ func (a *api) putSubscription(r *http.Request, s Subscription) (Subscription, er
 		return s, refuse(http.StatusBadRequest, "%s", bad)
 	}
 	return made, err
+}
+
+// chooseReplies lets the answers of a subscriber onto the bus when the caller could
+// publish them too: a function that subscribes itself says what its answers are.
+func (a *api) chooseReplies(r *http.Request, s *Subscription) error {
+	may := a.View().Tokens.Allows(r, Publish)
+	switch s.Replies {
+	case "":
+		if s.Replies = dispatch.RepliesIgnored; may {
+			s.Replies = dispatch.RepliesPublished
+		}
+	case dispatch.RepliesIgnored:
+	case dispatch.RepliesPublished:
+		if !may {
+			return refuse(http.StatusForbidden, "replies: publish needs a token with the scope publish and no paths: use one, or leave replies out, and answers are ignored")
+		}
+	default:
+		return refuse(http.StatusBadRequest, "replies: %.64q is neither %s nor %s", s.Replies, dispatch.RepliesPublished, dispatch.RepliesIgnored)
+	}
+	return nil
 }
 
 func (a *api) unsubscribe(w http.ResponseWriter, r *http.Request) error {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -102,6 +103,7 @@ type keptSubscription struct {
 // newSubscription checks what a caller wants.
 func newSubscription(doc api.Subscription) (*subscription, error) {
 	s := &subscription{doc: doc, options: dispatch.DefaultOptions(), seen: time.Now()}
+	s.options.Replies = cmp.Or(doc.Replies, dispatch.RepliesIgnored)
 	var err error
 	if s.filters, err = rules.ParseFilters(doc.Match, doc.Source, doc.Types, doc.Filters); err != nil {
 		return nil, err

@@ -247,3 +247,56 @@ func TestSubscriptionsWithoutEnd(t *testing.T) {
 		t.Errorf("%+v", b)
 	}
 }
+
+// What a subscriber answers comes onto the bus only when who subscribed it could
+// publish that too.
+func TestSubscriberPublishesByRight(t *testing.T) {
+	t.Parallel()
+	last := apptest.NewFunction(t, nil)
+	f := apptest.NewFunction(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/cloudevents+json")
+		_, _ = fmt.Fprintf(w, `{"specversion":"1.0","id":%q,"source":"/fn","type":"done"}`, r.URL.Path)
+	})
+	n := apptest.Start(t, fmt.Sprintf(`
+server:
+  auth:
+    tokens:
+      - {name: ops, token: ops, scopes: [admin]}
+      - {name: reader, token: reader, scopes: [subscribe]}
+      - {name: both, token: both, scopes: [subscribe, publish]}
+      - {name: narrow, token: narrow, scopes: [subscribe, publish], paths: [/in/*]}
+subscriptions: {private_sinks: true}
+sinks: {last: {http: {url: %q}}}
+rules: {end: {match: {type: [done]}, to: [last]}}
+`, last.URL))
+	for _, c := range []struct {
+		token, id, replies string
+		status             int
+		want               string
+	}{
+		{"reader", "reader", "", 200, "ignore"},
+		{"both", "both", "", 200, "publish"},
+		{"both", "quiet", "ignore", 200, "ignore"},
+		{"narrow", "narrow", "", 200, "ignore"},
+		{"ops", "ops", "publish", 200, "publish"},
+		{"reader", "refused", "publish", 403, ""},
+		{"ops", "wrong", "perhaps", 400, ""},
+	} {
+		doc := fmt.Sprintf(`{"types": ["begin"], "sink": "%s/%s", "replies": %q}`, f.URL, c.id, c.replies)
+		a := n.Do("PUT", "/subscriptions/"+c.id, doc, "Authorization", "Bearer "+c.token)
+		if a.Status != c.status || !strings.Contains(string(a.Body), `"replies":"`+c.want) && !strings.Contains(string(a.Body), "replies:") {
+			t.Errorf("%s: %d %s", c.id, a.Status, a.Body)
+		}
+	}
+	a := n.Do("POST", "/events", "{}", "Ce-Specversion", "1.0", "Ce-Id", "1", "Ce-Source", "/test", "Ce-Type", "begin", "Authorization", "Bearer ops")
+	if a.Status != http.StatusAccepted {
+		t.Fatal(a.Status)
+	}
+	apptest.Eventually(t, "all is delivered", func() bool {
+		b := n.Bus().Balance()
+		return len(f.Requests()) == 5 && b.Open() == 0 && b.Lost() == 0 && b.Delivered >= 7
+	})
+	if got := last.Delivered(); len(got) != 2 || got["/both"] != 1 || got["/ops"] != 1 {
+		t.Errorf("answers on the bus: %v", got)
+	}
+}
