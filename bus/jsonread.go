@@ -11,7 +11,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 // ErrTooMany is what ParseBatch says about a batch with more events than allowed.

@@ -3,7 +3,7 @@ package rules
 import (
 	"encoding/binary"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 // address is an IP address as a number. IPv4 and IPv6 never compare equal.

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 func FuzzParsePattern(f *testing.F) {

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 // reader reads the JSON of a pattern. Events have a reader of their own

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 func mustParse(tb testing.TB, src string) Pattern {

@@ -1,6 +1,6 @@
 package rules
 
-import "sluice/internal/jsonscan"
+import "sluice/bus/jsonscan"
 
 // scan reads a whole document and records the values on used paths. It
 // reports whether the document is valid JSON.

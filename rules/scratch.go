@@ -4,7 +4,7 @@ import (
 	"slices"
 	"unsafe"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 // scratch is what one match writes to. Scratches are pooled per set; nothing

@@ -14,9 +14,9 @@ import (
 // The layout: which package may import which of ours, by longest prefix. "x/..."
 // stands for x and everything below it.
 var layout = map[string][]string{
-	"sluice/internal/jsonscan":  {},
-	"sluice/bus":                {"sluice/internal/jsonscan"},
-	"sluice/rules":              {"sluice/internal/jsonscan"},
+	"sluice/bus/jsonscan":       {},
+	"sluice/bus":                {"sluice/bus/jsonscan"},
+	"sluice/rules":              {"sluice/bus/jsonscan"},
 	"sluice/config/value":       {},
 	"sluice/config/access":      {"sluice/config/value"},
 	"sluice/config/aws":         {"sluice/config/value"},
@@ -49,6 +49,29 @@ var only = map[string][]string{
 type listed struct {
 	ImportPath string
 	Imports    []string
+}
+
+// TestTopLevel holds what stands at the top: who comes new finds their way there.
+func TestTopLevel(t *testing.T) {
+	t.Parallel()
+	want := []string{
+		"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "bus", "cmd", "config", "deploy", "go.mod", "go.sum", "rules", "sinks", "sources",
+	}
+	out, err := exec.Command("git", "-C", "../..", "ls-files").Output()
+	if err != nil {
+		t.Skipf("this is no checkout: %v", err)
+	}
+	var got []string
+	for name := range strings.Lines(string(out)) {
+		name, _, _ = strings.Cut(strings.TrimSpace(name), "/")
+		if !strings.HasPrefix(name, ".") && !slices.Contains(got, name) {
+			got = append(got, name)
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("at the top stand %v, want %v", got, want)
+	}
 }
 
 // TestImportRules holds the direction of imports that CONTRIBUTING.md describes.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"sluice/internal/jsonscan"
+	"sluice/bus/jsonscan"
 )
 
 // seeds are documents at the edges of the grammar, valid and not.
