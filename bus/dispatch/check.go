@@ -31,6 +31,9 @@ func CheckStore(ctx context.Context, store bus.Log, visit func(bus.Fault) error)
 		err = visit(bus.Fault{Index: -1, Kind: bus.FaultDamaged, Detail: "what is settled is not known, so everything would be delivered again: " + err.Error()})
 	} else {
 		err = checkHeads(ctx, store, saved, once)
+		if err == nil {
+			err = checkContents(ctx, store, saved, visit)
+		}
 	}
 	if err != nil {
 		return err

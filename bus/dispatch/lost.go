@@ -156,8 +156,11 @@ func checkContents(ctx context.Context, store bus.Log, saved map[string]savedLed
 			gone = append(gone, some...)
 			return err
 		})
-		if err != nil || len(gone) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(gone) == 0 {
+			continue
 		}
 		// What a bus that runs has settled meanwhile is not in the list any more.
 		now, err := savedLedgers(ctx, store)
@@ -207,17 +210,22 @@ func (d *Dispatcher) offerLost(ctx context.Context) error {
 	}
 	d.log.Error("deliveries are lost in the store: they are offered again from the events that are retained",
 		"job", job.ID, "deliveries", deliveriesIn(losses), "sinks", sinksOf(losses), "since", job.Replay.Since, "until", job.Replay.Until)
-	switch now := time.Now(); {
-	case d.intake.Err() != nil: // the next start goes on with it
-	case d.gathering != nil:
-		d.jobs.update(d.gathering, func(g *Job) { g.Replay, g.Cursor, g.Head, g.Missing = job.Replay, job.Cursor, job.Head, job.Missing })
-	default:
-		job.wait = max(0, d.offered.Add(lostPause).Sub(now))
-		d.offered = now.Add(job.wait)
-		d.gathering = d.jobs.start(job)
-		d.jobs.forgetOld(ctx)
+	if d.intake.Err() == nil { // or the next start goes on with it
+		d.beginLost(ctx, job)
 	}
 	return nil
+}
+
+func (d *Dispatcher) beginLost(ctx context.Context, job Job) {
+	if d.gathering != nil {
+		d.jobs.update(d.gathering, func(g *Job) { g.Replay, g.Cursor, g.Head, g.Missing = job.Replay, job.Cursor, job.Head, job.Missing })
+		return
+	}
+	now := time.Now()
+	job.wait = max(0, d.offered.Add(lostPause).Sub(now))
+	d.offered = now.Add(job.wait)
+	d.gathering = d.jobs.start(job)
+	d.jobs.forgetOld(ctx)
 }
 
 // gather waits until a job of lost deliveries may begin. From then on nothing is

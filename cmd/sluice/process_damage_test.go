@@ -146,3 +146,52 @@ func (f *function) total() (n int) {
 	}
 	return n
 }
+
+// TestProcessDamagedPile kills the program over a pile of events for a dead function,
+// and cuts a block in the middle of it: what was in there comes again, beside a pile
+// that is on disk, in as much memory as that takes.
+func TestProcessDamagedPile(t *testing.T) {
+	t.Parallel()
+	f := newFunction(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "dead", http.StatusServiceUnavailable) })
+	options := ", concurrency: 64, breaker: {failures: 5, probe_after: 200ms, probe_max: 1s}, retry: {initial: 200ms, max: 2s}"
+	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, options)+fmt.Sprintf(everythingTo, "f"))
+	p.start()
+	total := scale(20_000, 1_000_000)
+	for i := 0; i < total; i += 500 {
+		resp, err := http.Post(p.base+"/", "application/cloudevents-batch+json", bytes.NewReader(batch(i, 500)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("publish answered %s", resp.Status)
+		}
+	}
+	p.until(time.Minute, "everything is in the backlog", func() bool { return p.status().Unsettled == 0 })
+	<-time.After(500 * time.Millisecond) // until that is saved
+	p.kill()
+	blocks, err := filepath.Glob(filepath.Join(p.dir, "data", "jetstream", "*", "streams", "BACKLOG", "msgs", "*.blk"))
+	if err != nil || len(blocks) == 0 {
+		t.Fatalf("no block of BACKLOG: %v", err)
+	}
+	slices.Sort(blocks)
+	damages()["a truncated block"](t, blocks[len(blocks)/2])
+	start := time.Now()
+	p.start()
+	ready := time.Since(start)
+	p.until(5*time.Minute, "what is lost is offered again", func() bool { return strings.Contains(p.mustCLI("jobs", "ls"), "offered again: ") })
+	again, peak := time.Since(start), p.memory()
+	offered := p.metrics()["sluice_lost_deliveries_total"]
+	f.set(nil)
+	p.until(5*time.Minute, "everything has arrived", func() bool {
+		peak = max(peak, p.memory())
+		return f.distinct() == total
+	})
+	p.settled(30 * time.Second)
+	t.Logf("a cut block of %d in a backlog of %d: ready after %v, %v offered again after %v, %d twice, memory %d MB at the most",
+		len(blocks), total, ready.Round(time.Millisecond), offered, again.Round(time.Millisecond), f.total()-total, peak>>20)
+	if peak > 400<<20 {
+		t.Errorf("%d MB of memory", peak>>20)
+	}
+	p.stop()
+}

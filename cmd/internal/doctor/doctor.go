@@ -103,6 +103,12 @@ func (r *Report) checkStore(ctx context.Context, store bus.Log, repair string) e
 func storeFinding(f bus.Fault, repair string) Finding {
 	found := Finding{Severity: Bad, Check: "store", Subject: f.Stream, Message: f.String(), Fault: &f}
 	switch f.Kind {
+	case bus.FaultMissing:
+		found.Action = "check the disk"
+		if f.Stream == bus.Backlog || f.Stream == bus.Retries {
+			found.Severity = Warning
+			found.Action = "the server offers it again from the retained events, at its next start at the latest; check the disk"
+		}
 	case bus.FaultMended:
 		found.Severity = Warning
 		found.Action = "it is mended; check the disk"

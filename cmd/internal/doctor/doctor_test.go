@@ -76,6 +76,18 @@ func TestFindings(t *testing.T) {
 		"a damaged pack": {func(r *Report) {
 			r.add(storeFinding(bus.Fault{Stream: bus.Events, First: 5, Last: 5, Index: -1, Kind: bus.FaultDamaged, Detail: "it cannot be read", Repairable: true}, "do this"))
 		}, false, []string{"fault store EVENTS: EVENTS 5: damaged: it cannot be read → do this; and check the disk"}},
+		"packs of the backlog that are gone": {func(r *Report) {
+			r.add(storeFinding(bus.Fault{Stream: bus.Backlog, First: 5, Last: 9, Index: -1, Kind: bus.FaultMissing, Detail: "they are gone"}, "do this"))
+		}, true, []string{"warning store BACKLOG: BACKLOG 5-9: missing: they are gone → the server offers it again"}},
+		"lost deliveries that came again": {func(r *Report) {
+			r.checkLost([]dispatch.Job{{ID: "j", State: dispatch.JobDone, Note: "offered again: 7", Ended: noon()}}, noon())
+		}, true, []string{"warning store job j: offered again: 7"}},
+		"lost deliveries that are gone": {func(r *Report) {
+			r.checkLost([]dispatch.Job{{ID: "j", State: dispatch.JobDone, Note: "not any more: 7", Gone: 7, Ended: noon()}}, noon())
+		}, false, []string{"fault store job j: done: not any more: 7", "published again"}},
+		"lost deliveries of long ago": {func(r *Report) {
+			r.checkLost([]dispatch.Job{{ID: "j", State: dispatch.JobDone, Gone: 7, Ended: noon().Add(-48 * time.Hour)}}, noon())
+		}, true, nil},
 		"a mended file": {func(r *Report) {
 			r.add(storeFinding(bus.Fault{Stream: bus.Events, Index: -1, Kind: bus.FaultMended, Detail: "made again"}, "do this"))
 		}, true, []string{"warning store", "it is mended"}},
