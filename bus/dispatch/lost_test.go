@@ -137,7 +137,7 @@ func TestRetentionWaitsForWhatIsLost(t *testing.T) {
 			return nil
 		}
 		dead, well := newFar(nil), newFar(nil)
-		store, table := waiting(t, 200, bus.Backlog, hook, dead, well, dispatch.Retention{Age: time.Minute})
+		store, table := waiting(t, 1000, bus.Backlog, hook, dead, well, dispatch.Retention{Age: time.Minute})
 		lose(t, store, bus.Backlog, 0, 1)
 		full.Store(true)
 		d := start(t, store, table)
@@ -146,8 +146,8 @@ func TestRetentionWaitsForWhatIsLost(t *testing.T) {
 		full.Store(false)
 		pass(time.Minute)
 		d.settled()
-		if dead.count() != 200 {
-			t.Errorf("%d of 200 arrived", dead.count())
+		if dead.count() != 1000 {
+			t.Errorf("%d of 1000 arrived", dead.count())
 		}
 	})
 }
