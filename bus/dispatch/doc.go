@@ -103,9 +103,9 @@
 //	a flipped byte          bus/jetstream TestFlippedByte: that record alone is damaged, and named
 //	a flipped byte after    cmd/sluice TestProcessDamagedStore: the store drops the block from there on: 100 of 200
 //	a crash                 deliveries in the backlog, 98 of 200 retries. Offered again from the events by itself;
-//	                        all 200 arrive, 0 and 1 of them twice, and the sink beside gets nothing again
+//	                        all 200 arrive, 4 of them twice at most, and the sink beside gets nothing again
 //	a truncated block, or   the same: 51 (cut) and 196 (gone) of 200 in the backlog, 52 and 204 records of 200
-//	one that is gone        retries; all 200 arrive, 1 twice at most. In EVENTS: all 200, which have records of their
+//	one that is gone        retries; all 200 arrive, 4 twice at most. In EVENTS: all 200, which have records of their
 //	                        own; what was in EVENTS alone is lost, and named
 //	the same in a pile      cmd/sluice TestProcessDamagedPile: a cut block of the 81 of a backlog of 1,000,000: ready
 //	                        after 1.1 s, the 4,000 lost are offered again after 10 s, none comes twice; 197 MB
