@@ -157,10 +157,20 @@ func (w *world) patience() int {
 type mortal struct {
 	d     *dispatch.Dispatcher
 	dying atomic.Bool
+	up    chan struct{} // closed when its start is over
 	dead  chan struct{}
 }
 
-func newMortal(d *dispatch.Dispatcher) *mortal { return &mortal{d: d, dead: make(chan struct{})} }
+func newMortal(d *dispatch.Dispatcher) *mortal {
+	return &mortal{d: d, up: make(chan struct{}), dead: make(chan struct{})}
+}
+
+// start starts the process. A crash may end it from before that on: one that finds
+// nobody to end would leave a process that waits for its log for ever.
+func (m *mortal) start(ctx context.Context, table dispatch.Table) error {
+	defer close(m.up)
+	return m.d.Start(ctx, table)
+}
 
 // die ends the process as a crash does: nobody is waited for, and what runs is cut
 // off. It returns once that is over.
@@ -169,6 +179,7 @@ func (m *mortal) die() {
 		<-m.dead
 		return
 	}
+	<-m.up
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = m.d.Stop(ctx)
@@ -189,13 +200,13 @@ func (w *world) life(t *testing.T, store *memlog.Log, life int) {
 	}
 	m := newMortal(d)
 	defer m.die()
-	if err := d.Start(t.Context(), w.table(t)); err != nil {
-		return // crashed while starting
-	}
-	w.soundStore(t, d)
 	w.runs(m)
 	defer w.runs(nil)
 	w.born()
+	if err := m.start(t.Context(), w.table(t)); err != nil {
+		return // crashed while starting
+	}
+	w.soundStore(t, d)
 	pub := d.Publisher("test")
 	var wg sync.WaitGroup
 	for p := range 3 {

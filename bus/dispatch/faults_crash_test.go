@@ -265,10 +265,10 @@ func (s *script) process(store *memlog.Log, steps []scriptStep) []scriptStep {
 	defer m.die()
 	defer s.runs(nil)
 	s.at("start")
-	if err := d.Start(s.t.Context(), s.table()); err != nil {
+	s.runs(m)
+	if err := m.start(s.t.Context(), s.table()); err != nil {
 		return steps
 	}
-	s.runs(m)
 	for len(steps) > 0 {
 		s.at(steps[0].name)
 		steps[0].do(s)

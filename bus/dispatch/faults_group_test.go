@@ -50,8 +50,8 @@ func groups(t *testing.T, seed uint64, seen *crashPoints) {
 			t.Fatal(err)
 		}
 		m := newMortal(d)
-		if err := d.Start(t.Context(), table()); err == nil {
-			w.runs(m)
+		w.runs(m)
+		if err := m.start(t.Context(), table()); err == nil {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			var all sync.WaitGroup
 			all.Go(func() {
@@ -71,8 +71,8 @@ func groups(t *testing.T, seed uint64, seen *crashPoints) {
 			}
 			all.Wait()
 			cancel()
-			w.runs(nil)
 		}
+		w.runs(nil)
 		m.die()
 		store = store.Restart()
 	}

@@ -157,11 +157,11 @@ func (w *leasing) life(t *testing.T, store *memlog.Log, life int) {
 	}
 	m := newMortal(d)
 	defer m.die()
-	if err := d.Start(t.Context(), w.table(t)); err != nil {
-		return
-	}
 	w.runs(m)
 	defer w.runs(nil)
+	if err := m.start(t.Context(), w.table(t)); err != nil {
+		return
+	}
 	var all sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+w.n(40))*time.Second)
 	defer cancel()

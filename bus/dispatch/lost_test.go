@@ -205,7 +205,7 @@ func crashWhileLost(t *testing.T, stream string, k int) (crashed bool) {
 		t.Fatal(err)
 	}
 	m := crashAt(d, k)
-	if err = d.Start(t.Context(), table); err == nil {
+	if err = m.start(t.Context(), table); err == nil {
 		pass(2 * time.Minute)
 	}
 	crashAt(d, -1)

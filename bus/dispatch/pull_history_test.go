@@ -378,9 +378,6 @@ func (w *queueWorld) life(store *memlog.Log) {
 	}
 	p := newMortal(d)
 	defer p.die()
-	if err := d.Start(w.t.Context(), w.table()); err != nil {
-		return // crashed while starting
-	}
 	runs := func(p *mortal) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -388,6 +385,9 @@ func (w *queueWorld) life(store *memlog.Log) {
 	}
 	runs(p)
 	defer runs(nil)
+	if err := p.start(w.t.Context(), w.table()); err != nil {
+		return // crashed while starting
+	}
 	var all sync.WaitGroup
 	// A single publisher: what two send at the same time has no order.
 	all.Go(func() {
