@@ -125,7 +125,9 @@ const buryAgain = 10 * time.Second
 // bury makes a dead letter of a delivery and waits until that is durable; then
 // what covered the delivery is settled.
 func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
+	l.mu.Lock() // what covers it may be about to change: see detachedAs
 	m := dv.meta()
+	l.mu.Unlock()
 	m.Due = time.Time{}
 	m.Reason, m.Died, m.Config = why.String(), d.now(), d.routing.Load().version
 	durable := make(chan struct{})

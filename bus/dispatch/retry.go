@@ -84,9 +84,12 @@ func (r *retries) schedule(l *lane, all ...wait) {
 func (r *retries) waiting(l *lane, one *wait, done func()) write {
 	d := one.d
 	due := time.Now().Add(one.after)
+	l.mu.Lock() // what covers it may be about to change: see detachedAs
 	d.due = r.d.now().Add(one.after)
+	record := d.record()
+	l.mu.Unlock()
 	follows := func() bool { return l.followsKey(d) }
-	return write{key: d.sink, record: d.record(), born: d.born(), follows: follows, done: func(pos bus.Position, n int, err error) {
+	return write{key: d.sink, record: record, born: d.born(), follows: follows, done: func(pos bus.Position, n int, err error) {
 		defer done()
 		if err != nil {
 			one.kept = r.keep(l, d, due, err)

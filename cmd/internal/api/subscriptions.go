@@ -43,7 +43,7 @@ type Subscription struct {
 	Protocol         string            `json:"protocol,omitempty"`
 	ProtocolSettings *ProtocolSettings `json:"protocolsettings,omitempty"`
 	Credential       *SinkCredential   `json:"sinkcredential,omitempty"` // never shown
-	Replies          string            `json:"replies,omitempty"`         // what becomes of events that the sink answers with: publish or ignore
+	Replies          string            `json:"replies,omitempty"`        // what becomes of events that the sink answers with: publish or ignore
 	Expires          value.Duration    `json:"expires,omitzero"`         // it ends when it is not renewed for so long
 	Error            string            `json:"error,omitempty"`          // in answers: why it cannot be used any more and gets nothing
 }
