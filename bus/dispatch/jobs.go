@@ -123,7 +123,7 @@ func (j *jobs) run(ctx context.Context, job *Job) {
 		err = j.replay(ctx, job)
 	}
 	if j.d.intake.Err() != nil {
-		_ = j.save(context.Background(), j.copy(job))
+		_ = j.progress(context.Background(), job)
 		return
 	}
 	j.mu.Lock()
@@ -140,10 +140,20 @@ func (j *jobs) run(ctx context.Context, job *Job) {
 		job.State = JobDone
 	}
 	j.mu.Unlock()
-	if err := j.save(j.d.intake, j.copy(job)); err != nil {
+	if err := j.progress(j.d.intake, job); err != nil {
 		j.d.log.Warn("cannot save how a job ended", "job", job.ID, "err", err)
 	}
 	j.d.log.Info("job ended", "job", job.ID, "state", job.State, "chosen", job.Chosen, "sent", job.Sent, "note", job.Note)
+}
+
+// progress saves how far a job is. What it has sent is in the saved lists of what
+// waits by then (contents.go): or a damaged store could lose that and nobody would know.
+func (j *jobs) progress(ctx context.Context, job *Job) error {
+	reached := j.copy(job)
+	if err := j.d.commit(ctx); err != nil {
+		return err
+	}
+	return j.save(ctx, reached)
 }
 
 func (j *jobs) save(ctx context.Context, job Job) error {

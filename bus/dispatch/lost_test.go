@@ -157,15 +157,19 @@ func TestRetentionWaitsForWhatIsLost(t *testing.T) {
 const crashesWhileLost = 150
 
 // TestCrashWhileLostComesAgain crashes at each of the first operations of the process
-// that offers again what was lost, before it and after it.
+// that offers again what was lost, before it and after it; once more with a disk that
+// then loses what was offered too.
 func TestCrashWhileLostComesAgain(t *testing.T) {
 	t.Parallel()
-	for _, stream := range []string{bus.Backlog, bus.Retries} {
-		t.Run(stream, func(t *testing.T) {
+	for name, c := range map[string]struct {
+		stream string
+		twice  bool
+	}{"backlog": {bus.Backlog, false}, "retries": {bus.Retries, false}, "backlog twice": {bus.Backlog, true}, "retries twice": {bus.Retries, true}} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for k := 1; k <= crashesWhileLost && !t.Failed(); k++ {
 				synctest.Test(t, func(t *testing.T) {
-					if !crashWhileLost(t, stream, k) {
+					if !crashWhileLost(t, c.stream, k, c.twice) {
 						t.Errorf("no crash at operation %d: the history does nothing", k)
 					}
 				})
@@ -174,7 +178,7 @@ func TestCrashWhileLostComesAgain(t *testing.T) {
 	}
 }
 
-func crashWhileLost(t *testing.T, stream string, k int) (crashed bool) {
+func crashWhileLost(t *testing.T, stream string, k int, twice bool) (crashed bool) {
 	var mu sync.Mutex
 	var process *mortal
 	ops := -1 // until the crash
@@ -210,7 +214,11 @@ func crashWhileLost(t *testing.T, stream string, k int) (crashed bool) {
 	}
 	crashAt(d, -1)
 	m.die()
-	last := start(t, store.Restart(), table)
+	store = store.Restart()
+	if twice {
+		lose(t, store, bus.Backlog, 0, 1)
+	}
+	last := start(t, store, table)
 	defer last.stop()
 	last.rest(time.Hour)
 	if dead.count() != 24 {
@@ -230,7 +238,7 @@ func crashWhileLost(t *testing.T, stream string, k int) (crashed bool) {
 func TestNothingIsLostInDamagedStores(t *testing.T) {
 	t.Parallel()
 	seen := newCrashPoints()
-	for seed := range seeds() {
+	for seed := range max(seeds()/3, min(seeds(), 300)) {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

@@ -185,7 +185,7 @@ func (r *replaying) flush(ctx context.Context) error {
 	r.out, r.bytes, r.read = r.out[:0], 0, Job{}
 	if now := time.Now(); now.Sub(r.saved) >= saveEvery {
 		r.saved = now
-		return r.j.save(ctx, r.j.copy(r.job))
+		return r.j.progress(ctx, r.job)
 	}
 	return ctx.Err()
 }
