@@ -11,7 +11,8 @@ import (
 type Sink interface {
 	// Deliver hands one delivery to the far side and waits until that has it: nil
 	// means it has. It is called from many goroutines at once and must return
-	// soon after ctx ends; ctx carries the sink's timeout. A plain error asks for
+	// soon after ctx ends; ctx carries the sink's timeout and may be shared with other
+	// attempts, so it goes on after the call. A plain error asks for
 	// another attempt; Permanent, RetryAfter and Answered say more. What an error
 	// prints ends up in logs and dead letters: it must not hold a secret.
 	//

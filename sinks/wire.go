@@ -52,6 +52,18 @@ type wireConn struct {
 	heard bool  // something was read since the request
 	lost  error // why nothing more can be read
 	since time.Time
+	// hurried is that a read deadline was set. A request sets none: setting and
+	// clearing one costs as much as its head. The end of its context does, by cut.
+	hurried bool
+	cut     func()      // ends what is read and written
+	quiet   func() bool // while it is idle: it is open and has nothing to say
+}
+
+func newWireConn(conn net.Conn) *wireConn {
+	c := &wireConn{conn: conn, out: bufio.NewWriter(conn), quiet: quietness(conn)}
+	c.cut = func() { _ = conn.SetDeadline(time.Unix(1, 0)) }
+	c.in = bufio.NewReader(c)
+	return c
 }
 
 // Read limits what a head can make us hold.
@@ -110,11 +122,10 @@ func timedOut(ctx context.Context, err error) error {
 // exchange sends a request and reads the head of the answer.
 func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	deadline, _ := ctx.Deadline()
-	if err := c.conn.SetDeadline(deadline); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, c.cut)
 	c.left, c.heard, c.lost = wireHeader, false, nil
 	c.out.Reset(c.conn)
 	failed := writeRequest(c.out, req)
@@ -136,7 +147,7 @@ func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) 
 	}
 	c.left = math.MaxInt64
 	keep := failed == nil && !res.Close && res.StatusCode != http.StatusSwitchingProtocols
-	res.Body = &wireBody{w: w, c: c, body: res.Body, stop: stop, keep: keep, ended: res.ContentLength == 0, deadline: deadline}
+	res.Body = &wireBody{w: w, c: c, body: res.Body, stop: stop, keep: keep, ended: res.ContentLength == 0}
 	return res, nil
 }
 
@@ -187,8 +198,6 @@ type wireBody struct {
 	stop  func() bool
 	keep  bool // the connection may be used again, once the body has ended
 	ended bool
-
-	deadline time.Time // of the request
 }
 
 func (b *wireBody) Read(p []byte) (int, error) {
@@ -199,10 +208,8 @@ func (b *wireBody) Read(p []byte) (int, error) {
 
 // hurry gives the rest of the body that much time at most.
 func (b *wireBody) hurry(patience time.Duration) {
-	until := time.Now().Add(patience)
-	if b.deadline.IsZero() || until.Before(b.deadline) {
-		_ = b.c.conn.SetReadDeadline(until)
-	}
+	b.c.hurried = true
+	_ = b.c.conn.SetReadDeadline(time.Now().Add(patience))
 }
 
 func (b *wireBody) Close() error {
@@ -228,8 +235,7 @@ func (w *wire) get(ctx context.Context) (c *wireConn, used bool, err error) {
 		w.idle[n-1] = nil
 		w.idle = w.idle[:n-1]
 		w.mu.Unlock()
-		// The deadline is that of the last request.
-		if err := c.conn.SetDeadline(time.Time{}); err == nil && quiet(c.conn) {
+		if c.calm() && c.quiet() {
 			return c, true, nil
 		}
 		// The far side closed it, or sent what nobody asked for: the next answer on
@@ -242,10 +248,16 @@ func (w *wire) get(ctx context.Context) (c *wireConn, used bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	c = &wireConn{conn: conn}
-	c.in = bufio.NewReader(c)
-	c.out = bufio.NewWriter(conn)
-	return c, false, nil
+	return newWireConn(conn), false, nil
+}
+
+// calm takes the read deadline of the last answer away.
+func (c *wireConn) calm() bool {
+	if c.hurried && c.conn.SetReadDeadline(time.Time{}) != nil {
+		return false
+	}
+	c.hurried = false
+	return true
 }
 
 func (w *wire) put(c *wireConn) {

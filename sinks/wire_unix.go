@@ -7,22 +7,26 @@ import (
 	"syscall"
 )
 
-// quiet tells whether an idle connection is open and has nothing to say.
-func quiet(conn net.Conn) bool {
+// quietness returns what tells whether an idle connection is open and has nothing
+// to say.
+func quietness(conn net.Conn) func() bool {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
-		return true
+		return func() bool { return true }
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return func() bool { return false }
 	}
+	var b [1]byte
 	waiting := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
+	peek := func(fd uintptr) bool {
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		waiting = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK
 		return true
-	})
-	return err == nil && waiting
+	}
+	return func() bool {
+		err := raw.Read(peek)
+		return err == nil && waiting
+	}
 }

@@ -42,8 +42,7 @@ func (l *lane) attempt(d *delivery) {
 
 // guard calls a sink with the sink's timeout. One that panics has failed.
 func (l *lane) guard(conf *laneConf, d *delivery, call func(context.Context) error) (err error) {
-	ctx, cancel := context.WithTimeout(l.d.attempts, time.Duration(conf.options.Timeout))
-	defer cancel()
+	ctx := l.deadline(conf)
 	defer func() {
 		if p := recover(); p != nil {
 			l.log.Error("the sink panicked", "event_id", d.event.ID(), "rule", d.rule, "err", p, "stack", string(debug.Stack()))
@@ -51,6 +50,13 @@ func (l *lane) guard(conf *laneConf, d *delivery, call func(context.Context) err
 		}
 	}()
 	return call(ctx)
+}
+
+// deadline is the context of an attempt that begins now.
+func (l *lane) deadline(conf *laneConf) context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return conf.deadlines.begin(time.Now())
 }
 
 // judge records an attempt, and does what the policy says. watch tells whether

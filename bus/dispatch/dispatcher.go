@@ -71,6 +71,7 @@ type Dispatcher struct {
 	intake, attempts          context.Context
 	stopIntake, cutAttempts   context.CancelFunc
 	background, writers, work sync.WaitGroup
+	crew                      *crew
 	started                   atomic.Bool // the writers run
 	stop                      sync.Once
 	recovered                 bool        // what is saved may be replaced
@@ -145,6 +146,7 @@ func New(c Config) (*Dispatcher, error) {
 	d.routing.Store(&routing{Matcher: &Matcher{}, removal: Table{}.removal})
 	d.intake, d.stopIntake = context.WithCancel(context.Background())
 	d.attempts, d.cutAttempts = context.WithCancel(context.Background())
+	d.crew = newCrew(&d.work, d.attempts.Done())
 	d.eventWriter = d.newWriter(bus.Events, waitingBytes, false)
 	d.eventWriter.stored = func(seq uint64, pack []write) { d.passage.wrote(seq, len(pack)) }
 	d.backlogWriter = d.newWriter(bus.Backlog, unlimited, true)
@@ -412,6 +414,7 @@ func (d *Dispatcher) lanesOf(names []string) (lanes []*lane) {
 
 func (d *Dispatcher) newLaneConf(s SinkSpec) *laneConf {
 	c := &laneConf{sink: s.Sink, options: s.Options, policy: NewPolicy(s.Options, rand.Float64)}
+	c.deadlines = deadlines{parent: d.attempts, time: time.Duration(s.Options.Timeout)}
 	if q, ok := s.Sink.(sinks.Puller); ok {
 		pull := q.Pull()
 		c.pull, c.policy, c.options.Lease = &pull, pullPolicy(pull), value.Duration(maxLease)
@@ -526,6 +529,7 @@ func (d *Dispatcher) shutdown(ctx context.Context) error {
 	d.work.Wait()
 	cut()
 	d.cutAttempts()
+	d.crew.all.Wait()
 	for _, w := range []*writer{d.backlogWriter, d.retryWriter, d.deadWriter} {
 		w.stop()
 	}

@@ -8,6 +8,7 @@
 //	lanes.go       lanes come with their sinks, and go after them
 //	queue.go       what waits in a lane, by key when order_by asks for it
 //	spill.go       what a lane cannot take now goes to the backlog
+//	crew.go        the goroutines that make attempts, and the time that those have
 //	attempt.go     one attempt, and what follows from it (policy.go)
 //	feed.go        brings the backlog of a sink back into its lane
 //	retry.go       what waits for its next attempt; lease.go for the end of a job that takes longer

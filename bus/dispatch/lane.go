@@ -72,14 +72,15 @@ type lane struct {
 
 // laneConf is what a lane delivers with.
 type laneConf struct {
-	sink    sinks.Sink
-	options Options
-	policy  Policy
-	limiter *rate.Limiter // nil: no limit
-	pull    *sinks.Pull   // consumers fetch: there are no workers
-	users   int           // attempts under way; guarded by the lane's mutex
-	retired bool          // replaced: the last user closes the sink
-	removed bool          // it stands in for a sink that was taken out
+	sink      sinks.Sink
+	options   Options
+	policy    Policy
+	limiter   *rate.Limiter // nil: no limit
+	pull      *sinks.Pull   // consumers fetch: there are no workers
+	users     int           // attempts under way; guarded by the lane's mutex
+	retired   bool          // replaced: the last user closes the sink
+	removed   bool          // it stands in for a sink that was taken out
+	deadlines deadlines     // of attempts; guarded by the lane's mutex
 	// current ends when the configuration is replaced.
 	current context.Context
 	cancel  context.CancelFunc
@@ -183,7 +184,7 @@ func (l *lane) dispatch(now time.Time) {
 		d := l.queue.pop()
 		l.take(d)
 		l.workers++
-		l.d.work.Go(func() { l.work(d) })
+		l.d.crew.begin(l, d)
 	}
 	l.nudgeFeed()
 }
