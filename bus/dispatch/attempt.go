@@ -72,7 +72,7 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 		a.Error = errorText(err)
 	}
 	n := d.tried() + 1
-	after, verdict := conf.next(n, d.attempts, wall.Sub(d.accepted), err)
+	after, verdict := conf.next(n, d.attempts, wall.Sub(d.accepted), d.sinceFirst(wall), err)
 	l.ending(d, a, verdict)
 	if watch {
 		l.metrics.attempt(a.Class, took)
@@ -193,11 +193,11 @@ func (l *lane) giveBack(d *delivery) {
 
 // next is the policy's word, but that a poison event of an ordered sink may block
 // its key for as long as it takes.
-func (c *laneConf) next(attempt int, past []Attempt, age time.Duration, err error) (time.Duration, Verdict) {
+func (c *laneConf) next(attempt int, past []Attempt, age, since time.Duration, err error) (time.Duration, Verdict) {
 	if errors.Is(err, errDiscarded) {
 		return 0, Discarded
 	}
-	after, verdict := c.policy.Next(attempt, past, age, err)
+	after, verdict := c.policy.Next(attempt, past, age, since, err)
 	if c.options.OnPoison == PoisonBlocks && c.options.OrderBy != "" && verdict != Delivered && verdict != Leased && verdict != Again {
 		return max(c.policy.Max, time.Minute), Again
 	}

@@ -124,7 +124,7 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		return
 	}
 	if err != nil && len(batch) > 1 {
-		if _, v := conf.policy.Next(1, nil, 0, err); v == Rejected {
+		if _, v := conf.policy.Next(1, nil, 0, 0, err); v == Rejected {
 			l.sendBatch(conf, batch[:len(batch)/2])
 			l.sendBatch(conf, batch[len(batch)/2:])
 			return

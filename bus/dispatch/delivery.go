@@ -172,6 +172,16 @@ func bornAt(accepted, stored time.Time) time.Time {
 // tried is how many attempts there were.
 func (d *delivery) tried() int { return d.dropped + len(d.attempts) }
 
+// sinceFirst is how long before now the first attempt ended; 0 for while it is under
+// way. What a long history leaves out is never the first.
+func (d *delivery) sinceFirst(now time.Time) time.Duration {
+	if len(d.attempts) == 0 {
+		return 0
+	}
+	first := d.attempts[0]
+	return now.Sub(first.At.Add(first.Duration))
+}
+
 // successor is the same delivery under another record.
 func (d *delivery) successor(o origin) *delivery {
 	return &delivery{

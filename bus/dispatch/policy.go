@@ -102,7 +102,7 @@ type Policy struct {
 	Initial     time.Duration
 	Max         time.Duration
 	Multiplier  float64
-	Grace       time.Duration   // how much of the delays a 404 is retried through
+	Grace       time.Duration   // how long after the first attempt a 404 is retried
 	Verdicts    map[int]Verdict // overrides by status
 	// Jitter maps a delay to the one that is used; nil changes nothing.
 	Jitter func(time.Duration) time.Duration
@@ -169,8 +169,9 @@ func jitter(kind string, random func() float64) func(time.Duration) time.Duratio
 
 // Next decides after attempt (1 is the first) of a delivery whose event was
 // accepted age ago has ended with err. past are the attempts before it, as far as
-// they are known. after is how long to wait when the verdict is Again.
-func (p Policy) Next(attempt int, past []Attempt, age time.Duration, err error) (after time.Duration, verdict Verdict) {
+// they are known, and since is how long ago the first attempt ended. after is how
+// long to wait when the verdict is Again.
+func (p Policy) Next(attempt int, past []Attempt, age, since time.Duration, err error) (after time.Duration, verdict Verdict) {
 	if err == nil {
 		return 0, Delivered
 	}
@@ -188,7 +189,7 @@ func (p Policy) Next(attempt int, past []Attempt, age time.Duration, err error) 
 	if !errors.As(err, &e) {
 		e = &sinks.Error{Err: err}
 	}
-	verdict = p.judge(attempt, e)
+	verdict = p.judge(since, e)
 	if verdict != Again {
 		return 0, verdict
 	}
@@ -209,7 +210,7 @@ func (p Policy) Next(attempt int, past []Attempt, age time.Duration, err error) 
 // judge is the verdict of one failure by itself: the table of README.md, section
 // "What an answer means". 408, 409, 425, 429, 5xx and everything without a
 // status are worth another attempt.
-func (p Policy) judge(attempt int, e *sinks.Error) Verdict {
+func (p Policy) judge(since time.Duration, e *sinks.Error) Verdict {
 	if v, ok := p.Verdicts[e.Status]; ok {
 		return v
 	}
@@ -220,7 +221,7 @@ func (p Policy) judge(attempt int, e *sinks.Error) Verdict {
 	case s == 410:
 		return Gone
 	case s == 404:
-		if p.waited(attempt) < p.Grace {
+		if since < p.Grace {
 			return Again
 		}
 		return Rejected
@@ -264,13 +265,3 @@ func (p Policy) delay(attempt int, past []Attempt, status int) (d time.Duration,
 
 // isAuth tells the statuses of the slow class.
 func isAuth(status int) bool { return status == 401 || status == 403 }
-
-// waited is the sum of the delays before an attempt, before jitter: how long the
-// sink has had to get ready.
-func (p Policy) waited(attempt int) (sum time.Duration) {
-	for n := 1; n < attempt && sum < p.Grace; n++ {
-		d, _ := p.delay(n, nil, 0)
-		sum += d
-	}
-	return sum
-}

@@ -31,20 +31,20 @@ func TestVerdictTable(t *testing.T) {
 		{[]int{410}, Gone},
 	} {
 		for _, status := range c.statuses {
-			if _, got := policyOf(nil).Next(1, nil, 0, sinks.Answered(status, nil)); got != c.want {
+			if _, got := policyOf(nil).Next(1, nil, 0, 0, sinks.Answered(status, nil)); got != c.want {
 				t.Errorf("%d: %v, want %v", status, got, c.want)
 			}
 		}
 	}
 	for _, err := range []error{errors.New("reset"), context.DeadlineExceeded, fmt.Errorf("dial: %w", errors.New("refused"))} {
-		if _, got := policyOf(nil).Next(1, nil, 0, err); got != Again {
+		if _, got := policyOf(nil).Next(1, nil, 0, 0, err); got != Again {
 			t.Errorf("%v: %v, want %v", err, got, Again)
 		}
 	}
-	if _, got := policyOf(nil).Next(1, nil, 0, fmt.Errorf("wrapped: %w", sinks.Permanent(errors.New("no")))); got != Rejected {
+	if _, got := policyOf(nil).Next(1, nil, 0, 0, fmt.Errorf("wrapped: %w", sinks.Permanent(errors.New("no")))); got != Rejected {
 		t.Errorf("a wrapped permanent error: %v", got)
 	}
-	if _, got := policyOf(nil).Next(1, nil, 0, nil); got != Delivered {
+	if _, got := policyOf(nil).Next(1, nil, 0, 0, nil); got != Delivered {
 		t.Errorf("no error: %v", got)
 	}
 }
@@ -55,7 +55,7 @@ func TestVerdictsCanBeOverridden(t *testing.T) {
 		o.Verdicts = map[int]string{500: "permanent", 400: "retry", 409: "delivered", 410: "retry"}
 	})
 	for status, want := range map[int]Verdict{500: Rejected, 400: Again, 409: Delivered, 410: Again, 502: Again} {
-		if _, got := p.Next(1, nil, 0, sinks.Answered(status, nil)); got != want {
+		if _, got := p.Next(1, nil, 0, 0, sinks.Answered(status, nil)); got != want {
 			t.Errorf("%d: %v, want %v", status, got, want)
 		}
 	}
@@ -68,7 +68,7 @@ func delays(p Policy, err error) (all []time.Duration, end Verdict) {
 	var answer *sinks.Error
 	errors.As(err, &answer)
 	for n := 1; n < 1000; n++ {
-		after, v := p.Next(n, past, age, err)
+		after, v := p.Next(n, past, age, age, err)
 		if v != Again {
 			return all, v
 		}
@@ -100,6 +100,7 @@ func TestDelays(t *testing.T) {
 		{"schedule", func(o *Options) { o.Retry.Schedule = []value.Duration{seconds(5), seconds(300)} }, errors.New("x"), "[5s 5m0s]", 2, AttemptsExhausted},
 		{"401", nil, sinks.Answered(401, nil), "[10s 1m0s 5m0s]", 3, AttemptsExhausted},
 		{"404 while it may be starting", nil, sinks.Answered(404, nil), "[1s 2s 4s 8s 16s 32s]", 6, Rejected},
+		{"404 behind longer delays", func(o *Options) { o.Retry.Schedule = []value.Duration{seconds(59), seconds(300), seconds(1)} }, sinks.Answered(404, nil), "[59s 5m0s]", 2, Rejected},
 		{"429 with Retry-After", nil, sinks.RetryAfter(sinks.Answered(429, nil), 90*s), "[1m30s 1m30s]", -1, Expired},
 		{"a Retry-After of a year", nil, sinks.RetryAfter(sinks.Answered(503, nil), 365*24*time.Hour), "[1h0m0s]", 24, Expired},
 	} {
@@ -115,6 +116,30 @@ func TestDelays(t *testing.T) {
 		}
 		if end != c.end || c.n >= 0 && len(all) != c.n {
 			t.Errorf("%s: %d delays and %v, want %d and %v", c.name, len(all), end, c.n, c.end)
+		}
+	}
+}
+
+// A function that answers 404 while it starts loses nothing, however the delays
+// come out: the grace is of time, and not of attempts.
+func TestStartupGraceGoesByTime(t *testing.T) {
+	t.Parallel()
+	const took = 50 * time.Millisecond
+	for _, random := range []float64{0, 0.5, 0.999} {
+		o := DefaultOptions()
+		p := NewPolicy(o, func() float64 { return random })
+		var now time.Duration // since the end of the first attempt
+		var past []Attempt
+		for n := 1; ; n++ {
+			after, v := p.Next(n, past, now, now, sinks.Answered(404, nil))
+			if (v == Again) != (now < time.Minute) {
+				t.Errorf("random %v: attempt %d, %s after the first: %v", random, n, now, v)
+			}
+			if v != Again || now >= time.Minute {
+				break
+			}
+			past = append(past, Attempt{Status: 404})
+			now += after + took
 		}
 	}
 }
@@ -138,7 +163,7 @@ func TestAuthFailuresAreCountedByThemselves(t *testing.T) {
 	} {
 		p, past, got := policyOf(c.change), []Attempt(nil), []any{}
 		for i, status := range c.statuses {
-			after, v := p.Next(i+1, past, 0, sinks.Answered(status, nil))
+			after, v := p.Next(i+1, past, 0, 0, sinks.Answered(status, nil))
 			if past = append(past, Attempt{Status: status}); v == Again {
 				got = append(got, after)
 			} else {
@@ -163,7 +188,7 @@ func TestJitterStaysInItsBounds(t *testing.T) {
 		o := DefaultOptions()
 		o.Retry.Jitter = c.kind
 		p := NewPolicy(o, func() float64 { return c.random })
-		if got, _ := p.Next(1, nil, 0, errors.New("x")); got != c.want {
+		if got, _ := p.Next(1, nil, 0, 0, errors.New("x")); got != c.want {
 			t.Errorf("%s jitter of %v: %v, want %v", c.kind, c.random, got, c.want)
 		}
 	}
