@@ -71,8 +71,12 @@ var verdictNames = map[string]Verdict{"retry": Again, "permanent": Rejected, "de
 const maxRetryAfter = time.Hour
 
 // authDelays is the slow class of 401 and 403: a token may be rotating, but
-// hammering with a wrong one helps nobody.
+// hammering with a wrong one helps nobody. Jitter makes them longer, by no more than
+// one part in authSpread: there are only three attempts, and a token that takes
+// minutes to rotate must not find them used up in the first.
 var authDelays = []time.Duration{10 * time.Second, time.Minute, 5 * time.Minute}
+
+const authSpread = 10
 
 // presets fill in what a Retry does not give. The figures of eventbridge are
 // AWS's defaults (24 h, 185 attempts); those of standard-webhooks are the
@@ -197,7 +201,11 @@ func (p Policy) Next(attempt int, past []Attempt, age, since time.Duration, err 
 	if !ok || p.MaxAttempts > 0 && attempt >= p.MaxAttempts {
 		return 0, AttemptsExhausted
 	}
-	if p.Jitter != nil {
+	switch {
+	case p.Jitter == nil:
+	case isAuth(e.Status):
+		delay += p.Jitter(delay / authSpread)
+	default:
 		delay = p.Jitter(delay)
 	}
 	delay = max(delay, min(e.RetryAfter, maxRetryAfter))

@@ -194,6 +194,30 @@ func TestJitterStaysInItsBounds(t *testing.T) {
 	}
 }
 
+// The few attempts of the slow class come no sooner than they are announced, and
+// not all of them in the same moment.
+func TestJitterOfAuthFailures(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind   string
+		random float64
+		want   string
+	}{
+		{"full", 0, "[10s 1m0s 5m0s]"}, {"full", 0.5, "[10.5s 1m3s 5m15s]"}, {"full", 1, "[11s 1m6s 5m30s]"},
+		{"equal", 0, "[10.5s 1m3s 5m15s]"}, {"none", 0, "[10s 1m0s 5m0s]"},
+	} {
+		o := DefaultOptions()
+		o.Retry.Jitter = c.kind
+		p := NewPolicy(o, func() float64 { return c.random })
+		for _, status := range []int{401, 403} {
+			all, end := delays(p, sinks.Answered(status, nil))
+			if fmt.Sprint(all) != c.want || end != AttemptsExhausted {
+				t.Errorf("%d with %s jitter of %v: %v and %v, want %s", status, c.kind, c.random, all, end, c.want)
+			}
+		}
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	if faults := DefaultOptions().Validate(); len(faults) > 0 {
