@@ -16,6 +16,7 @@ type Error struct {
 	Err        error         // what failed
 	Permanent  bool          // another attempt is pointless
 	RetryAfter time.Duration // the far side asked to be left alone for so long; 0 when it did not
+	NotBefore  time.Duration // it named this wait, for this one delivery; 0 when it did not
 	Status     int           // the answer's status in HTTP terms; 0 when there was no answer
 	Answer     []byte        // the start of the answer's body
 }
@@ -65,6 +66,18 @@ func RetryAfter(err error, after time.Duration) error {
 	}
 	e := describe(err)
 	e.RetryAfter = after
+	return e
+}
+
+// NotBefore marks err as a word of the far side's own about when this delivery is to
+// come again. In contrast to RetryAfter, which a proxy may have set, it holds beyond
+// an hour. NotBefore(nil, …) is nil.
+func NotBefore(err error, after time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	e := describe(err)
+	e.NotBefore = after
 	return e
 }
 

@@ -19,7 +19,7 @@ import (
 
 // HTTP are the settings of the http sink.
 type HTTP struct {
-	URL       value.URL             `yaml:"url" doc:"Where events are POSTed to. With each goes Sluice-Delivery-Id (the same on each attempt), Sluice-Attempt, Sluice-Rule and Sluice-Sink; and, where the sink may take a lease, Sluice-Callback and Sluice-Lease-Token. An answer may have Sluice-Retry: no, Sluice-Retry-At: <RFC 3339> or Retry-After; and with 202 Sluice-Lease: 10m, for a job whose end is told to Sluice-Callback."`
+	URL       value.URL             `yaml:"url" doc:"Where events are POSTed to. With each goes Sluice-Delivery-Id (the same on each attempt), Sluice-Attempt, Sluice-Rule and Sluice-Sink; and, where the sink may take a lease, Sluice-Callback and Sluice-Lease-Token. An answer may have Sluice-Retry: no, Sluice-Retry-At: <RFC 3339>, which holds up to 12 hours ahead, or Retry-After, up to one hour; and with 202 Sluice-Lease: 10m, for a job whose end is told to Sluice-Callback."`
 	Mode      string                `yaml:"mode" doc:"binary: the data as the body and the attributes as headers; structured: all of it as one JSON document."`
 	Headers   map[string]value.Text `yaml:"headers" doc:"More headers for each request. A secret belongs into a reference: ${env:NAME} or ${file:/path}."`
 	Auth      *HTTPAuth             `yaml:"auth" doc:"How the sink proves who it is: one of the keys below."`
@@ -324,12 +324,11 @@ func asked(err error, h http.Header, now time.Time) error {
 	if strings.EqualFold(h.Get(headerRetry), "no") {
 		return Permanent(err)
 	}
-	after := retryAfter(h.Get("Retry-After"), now)
-	if at, fault := time.Parse(time.RFC3339, h.Get(headerRetryAt)); fault == nil {
-		after = max(after, at.Sub(now))
+	if after := retryAfter(h.Get("Retry-After"), now); after > 0 {
+		err = RetryAfter(err, after)
 	}
-	if after > 0 {
-		return RetryAfter(err, after)
+	if at, fault := time.Parse(time.RFC3339, strings.TrimSpace(h.Get(headerRetryAt))); fault == nil && at.After(now) {
+		err = NotBefore(err, at.Sub(now))
 	}
 	return err
 }

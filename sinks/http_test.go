@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -232,6 +233,47 @@ func TestHTTPRefusesMetadata(t *testing.T) {
 		var e *sinks.Error
 		if !errors.As(err, &e) || !e.Permanent || !strings.Contains(err.Error(), "metadata") {
 			t.Errorf("%s: %v, want a permanent error that says why", host, err)
+		}
+	}
+}
+
+// A function can say when it wants an event again. What it says holds for longer than
+// the Retry-After that a proxy may have set, so the two are told apart.
+func TestHTTPRetryAt(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	at := func(after time.Duration) string { return now.Add(after).Format(time.RFC3339Nano) }
+	for name, c := range map[string]struct {
+		retryAt, retryAfter, retry string
+		notBefore, after           time.Duration
+		permanent                  bool
+	}{
+		"nothing":                  {},
+		"past":                     {retryAt: at(-time.Minute)},
+		"in two seconds":           {retryAt: at(2 * time.Second), notBefore: 2 * time.Second},
+		"in three hours":           {retryAt: at(3 * time.Hour), notBefore: 3 * time.Hour},
+		"of another zone":          {retryAt: now.Add(3 * time.Hour).In(time.FixedZone("", -7*3600)).Format(time.RFC3339Nano), notBefore: 3 * time.Hour},
+		"in spaces":                {retryAt: " " + at(time.Hour) + "\t", notBefore: time.Hour},
+		"garbage":                  {retryAt: "tomorrow at three"},
+		"seconds":                  {retryAt: "120"},
+		"beside Retry-After":       {retryAt: at(2 * time.Second), retryAfter: "90", notBefore: 2 * time.Second, after: 90 * time.Second},
+		"garbage, and Retry-After": {retryAt: "3pm", retryAfter: "90", after: 90 * time.Second},
+		"never":                    {retryAt: at(time.Hour), retry: "No", permanent: true},
+	} {
+		sink := serve(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+			for header, text := range map[string]string{"Sluice-Retry-At": c.retryAt, "Retry-After": c.retryAfter, "Sluice-Retry": c.retry} {
+				if text != "" {
+					w.Header().Set(header, text)
+				}
+			}
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+		var e *sinks.Error
+		if err := sink.Deliver(t.Context(), testDelivery(t, "e")); !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if late := time.Since(now); e.Permanent != c.permanent || e.RetryAfter != c.after || e.NotBefore > c.notBefore || e.NotBefore < max(0, c.notBefore-late) {
+			t.Errorf("%s: after %s, not before %s, permanent %v: want %s, %s (less %s), %v", name, e.RetryAfter, e.NotBefore, e.Permanent, c.after, c.notBefore, late, c.permanent)
 		}
 	}
 }

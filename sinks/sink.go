@@ -13,7 +13,7 @@ type Sink interface {
 	// means it has. It is called from many goroutines at once and must return
 	// soon after ctx ends; ctx carries the sink's timeout and may be shared with other
 	// attempts, so it goes on after the call. A plain error asks for
-	// another attempt; Permanent, RetryAfter and Answered say more. What an error
+	// another attempt; Permanent, RetryAfter, NotBefore and Answered say more. What an error
 	// prints ends up in logs and dead letters: it must not hold a secret.
 	//
 	// A sink that holds connections implements io.Closer too: Close is called

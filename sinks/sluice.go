@@ -173,7 +173,7 @@ func (s *sluiceSink) post(ctx context.Context, ds []Delivery) ([]error, error) {
 			continue
 		}
 		if e != nil {
-			one.RetryAfter = e.RetryAfter
+			one.RetryAfter, one.NotBefore = e.RetryAfter, e.NotBefore
 		}
 		if one.Status == http.StatusRequestEntityTooLarge {
 			// In a batch it is JSON, which may be larger than the event is.

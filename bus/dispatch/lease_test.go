@@ -125,6 +125,37 @@ func TestLease(t *testing.T) {
 	})
 }
 
+// A job that failed comes again when its function said, and not within the hour that
+// is all that a Retry-After can ask for.
+func TestLeasePutOff(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newLessee(time.Minute)
+		d := start(t, memlog.New(memlog.Options{}), byType(t, spec("job", f, leases(time.Hour))))
+		defer d.stop()
+		if _, err := d.pub.Publish(t.Context(), typed(t, "e", "job")); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		id, token := f.of("e")
+		if err := d.EndLease(t.Context(), id, token, sinks.Answer{}, sinks.NotBefore(errors.New("busy until three"), 3*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		pass(3*time.Hour - time.Second)
+		if n := f.attempts(); n != 1 {
+			t.Errorf("%d attempts before its time", n)
+		}
+		pass(2 * time.Second)
+		if n := f.attempts(); n != 2 {
+			t.Errorf("%d attempts after its time", n)
+		}
+		id, token = f.of("e")
+		if err := d.EndLease(t.Context(), id, token, sinks.Answer{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		d.settled()
+	})
+}
+
 // A crash right after a job began does not begin it again: that the lease is held is
 // saved at once and not with the next sweep.
 func TestLeaseCrash(t *testing.T) {

@@ -70,6 +70,9 @@ var verdictNames = map[string]Verdict{"retry": Again, "permanent": Rejected, "de
 // maxRetryAfter caps what a far side can ask for by Retry-After.
 const maxRetryAfter = time.Hour
 
+// MaxDelay is how far a consumer, or a function by name, can put off a delivery.
+const MaxDelay = 12 * time.Hour
+
 // authDelays is the slow class of 401 and 403: a token may be rotating, but
 // hammering with a wrong one helps nobody. Jitter makes them longer, by no more than
 // one part in authSpread: there are only three attempts, and a token that takes
@@ -208,7 +211,7 @@ func (p Policy) Next(attempt int, past []Attempt, age, since time.Duration, err 
 	default:
 		delay = p.Jitter(delay)
 	}
-	delay = max(delay, min(e.RetryAfter, maxRetryAfter))
+	delay = max(delay, min(e.RetryAfter, maxRetryAfter), min(e.NotBefore, MaxDelay))
 	if p.MaxAge > 0 && age+delay > p.MaxAge {
 		return 0, Expired
 	}

@@ -103,6 +103,11 @@ func TestDelays(t *testing.T) {
 		{"404 behind longer delays", func(o *Options) { o.Retry.Schedule = []value.Duration{seconds(59), seconds(300), seconds(1)} }, sinks.Answered(404, nil), "[59s 5m0s]", 2, Rejected},
 		{"429 with Retry-After", nil, sinks.RetryAfter(sinks.Answered(429, nil), 90*s), "[1m30s 1m30s]", -1, Expired},
 		{"a Retry-After of a year", nil, sinks.RetryAfter(sinks.Answered(503, nil), 365*24*time.Hour), "[1h0m0s]", 24, Expired},
+		{"a wait by name", nil, sinks.NotBefore(sinks.Answered(503, nil), 3*time.Hour), "[3h0m0s]", 8, Expired},
+		{"a wait by name, of a year", nil, sinks.NotBefore(sinks.Answered(503, nil), 365*24*time.Hour), "[12h0m0s]", 2, Expired},
+		{"a short wait by name beside Retry-After", nil, sinks.NotBefore(sinks.RetryAfter(sinks.Answered(429, nil), 90*s), 2*s), "[1m30s]", -1, Expired},
+		{"a long wait by name beside Retry-After", nil, sinks.RetryAfter(sinks.NotBefore(sinks.Answered(429, nil), 3*time.Hour), 2*time.Hour), "[3h0m0s]", 8, Expired},
+		{"a wait by name within the delay", func(o *Options) { o.Retry.Initial = seconds(60) }, sinks.NotBefore(errors.New("x"), 2*s), "[1m0s 2m0s]", -1, Expired},
 	} {
 		p := policyOf(c.change)
 		if c.name == "standard-webhooks" {

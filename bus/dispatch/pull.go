@@ -263,12 +263,12 @@ func (d *Dispatcher) Ack(ctx context.Context, receipts ...string) []error {
 	return d.endAll(ctx, receipts, nil)
 }
 
-// Nack gives messages back: others see them after that time. It counts as a failed
-// attempt.
+// Nack gives messages back: others see them after that time, which is at most
+// MaxDelay. It counts as a failed attempt.
 func (d *Dispatcher) Nack(ctx context.Context, after time.Duration, receipts ...string) []error {
 	failure := errNacked
 	if after > 0 {
-		failure = sinks.RetryAfter(errNacked, after)
+		failure = sinks.NotBefore(errNacked, after)
 	}
 	return d.endAll(ctx, receipts, failure)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/bus/dispatch"
 	"sluice/config/value"
 	"sluice/sinks"
 )
@@ -82,11 +83,11 @@ func (a *api) failLease(w http.ResponseWriter, r *http.Request) error {
 	// No more is kept of it, and the log has no use for more.
 	failure := errors.New("the function says that the job failed: " + body.Error[:min(len(body.Error), maxFailure)])
 	if body.RetryAfter != "" {
-		after, err := value.ParseDuration(body.RetryAfter)
+		after, err := duration("retry_after", body.RetryAfter, dispatch.MaxDelay)
 		if err != nil {
-			return refuse(http.StatusBadRequest, `retry_after: %q is no time: write one such as "30s"`, body.RetryAfter)
+			return err
 		}
-		failure = sinks.RetryAfter(failure, time.Duration(after))
+		failure = sinks.NotBefore(failure, after)
 	}
 	if body.Retry != nil && !*body.Retry {
 		failure = sinks.Permanent(failure)

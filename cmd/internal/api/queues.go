@@ -94,7 +94,7 @@ func (a *api) receive(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, showMessages(messages))
 }
 
-const maxVisibility = 12 * time.Hour
+const maxVisibility = dispatch.MaxDelay
 
 func (a *api) peek(w http.ResponseWriter, r *http.Request) error {
 	q, err := queryOf(r, "limit")

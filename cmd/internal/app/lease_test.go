@@ -73,6 +73,11 @@ rules:
 	if a := n.Do("POST", "/api/v1/leases/"+id+"/fail", "", "Sluice-Lease-Token", headers["1"].Get("Sluice-Lease-Token")); a.Status != http.StatusUnauthorized {
 		t.Errorf("with the token of another: %d %s", a.Status, a.Body)
 	}
+	for _, after := range []string{"13h", "-1s", "soon"} {
+		if a := call("2", "fail", `{"retry_after": "`+after+`"}`); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), "12h") {
+			t.Errorf("fail, to be tried again after %s: %d %s", after, a.Status, a.Body)
+		}
+	}
 	if a := call("2", "fail", `{"error": "no disk`+strings.Repeat("!", 100<<10)+`", "retry": false}`); a.Status != http.StatusOK {
 		t.Errorf("fail: %d %s", a.Status, a.Body)
 	}

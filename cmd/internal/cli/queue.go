@@ -185,7 +185,7 @@ func newQueueNackCommand(e *env) *cobra.Command {
 			return e.endMessages(c, args[0], "nack", body)
 		},
 	}
-	cmd.Flags().StringVar(&delay, "delay", "", "how long until others see them")
+	cmd.Flags().StringVar(&delay, "delay", "", "how long until others see them, at most 12h")
 	return cmd
 }
 
