@@ -274,20 +274,22 @@ func (d *Dispatcher) recover(ctx context.Context) (h heads, err error) {
 	if err != nil {
 		return h, err
 	}
+	since := d.contents[bus.Backlog].since()
 	for _, l := range d.allLanes() {
-		l.recovered(waiting[l.name])
+		l.recovered(waiting[l.name], since[l.name])
 	}
 	for sink, packs := range waiting {
 		if d.laneNamed(sink) == nil {
-			d.lane(sink).recovered(packs)
+			d.lane(sink).recovered(packs, since[sink])
 		}
 	}
 	return h, nil
 }
 
-// recovered begins with a backlog of so many packs.
-func (l *lane) recovered(packs int) {
-	l.oldPacks = packs
+// recovered begins with a backlog of so many packs. Of their events none is older than
+// since says.
+func (l *lane) recovered(packs int, since time.Time) {
+	l.oldPacks, l.oldFrom = packs, since
 	l.spillover = packs > 0
 	l.old = max(l.old, packs)
 	if packs == 0 {

@@ -141,13 +141,14 @@ func (l *lane) feedPack(ctx context.Context, reader bus.Reader) error {
 	if pack.Seq <= l.d.backlogHead {
 		l.oldPacks--
 		l.old = max(0, l.old-len(pack.Records))
+		if len(ready) > 0 {
+			l.oldFrom = ready[len(ready)-1].accepted
+		}
 	}
 	l.depth -= l.known[pack.Seq]
 	l.metrics.live.damaged.Add(int64(max(0, l.known[pack.Seq]-fed)))
 	delete(l.known, pack.Seq)
-	if len(ready) > 0 {
-		l.oldest = ready[len(ready)-1].accepted
-	}
+	l.unread.drop(pack.Seq)
 	l.caughtUp()
 	l.dispatch(now)
 	l.mu.Unlock()
@@ -167,7 +168,6 @@ func (l *lane) caughtUp() {
 	}
 	l.spillover = false
 	l.old = 0
-	l.oldest = time.Time{}
 	for _, d := range l.refused {
 		l.queue.push(d)
 	}
@@ -310,7 +310,7 @@ func (l *lane) lookAgain(ctx context.Context) error {
 		l.log.Error("packs of the backlog are missing in the store", "old", l.oldPacks, "deliveries", l.depth)
 		l.oldPacks, l.written, l.visible = 0, l.readTo-1, l.readTo-1
 		l.metrics.live.damaged.Add(int64(l.depth))
-		l.depth = 0
+		l.depth, l.unread = 0, nil
 		clear(l.known)
 		l.caughtUp()
 	}

@@ -56,7 +56,11 @@ type lane struct {
 	known     map[uint64]int // by pack that is written and not read: its deliveries
 	depth     int            // their sum
 	old       int            // about how many an earlier process left there
-	oldest    time.Time
+	oldFrom   time.Time      // none of those was accepted earlier; zero when that is not known
+	unread    ages           // of what this process wrote to the backlog and has not read, by pack
+	leaving   ages           // of what is on its way to the backlog, by spills
+	spills    uint64         // so many have begun
+	spillsEnd uint64         // so many have ended, in the same order
 	detached  map[bus.Position]*delivery
 	gathering bool // a worker collects a batch
 	company   chan struct{}

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -31,6 +32,7 @@ type orderKey struct {
 	// parked are further ones, as places in the backlog: a key that is held up
 	// for long costs little memory.
 	parked  []bus.Position
+	since   time.Time // none of the parked was accepted earlier; zero while there are none
 	loading bool
 }
 
@@ -95,6 +97,9 @@ func (q *queue) pushBacklog(d *delivery) {
 	if q.keyOf != nil {
 		if k := q.key(d); len(k.parked) > 0 || k.loading || k.taken > 0 && q.crowded(k) {
 			k.parked = append(k.parked, d.origin.pos)
+			if k.since.IsZero() || d.accepted.Before(k.since) {
+				k.since = d.accepted
+			}
 			q.apart++
 			return
 		}
@@ -134,6 +139,10 @@ func (q *queue) unparked(key string, k *orderKey, places int, read []*delivery) 
 		k.waiting = append(k.waiting, d)
 		q.held++
 		q.bytes += d.event.Size()
+		k.since = d.accepted // those behind it are not older
+	}
+	if len(k.parked) == 0 {
+		k.since = time.Time{}
 	}
 	return q.promote(key, k)
 }

@@ -30,6 +30,8 @@ func (l *lane) canClose() bool {
 // spill sends a delivery to the backlog. The caller holds the lock.
 func (l *lane) spill(d *delivery) {
 	l.spilling++
+	l.spills++
+	l.leaving.add(l.spills, d.accepted)
 	err := l.d.backlogWriter.submit(write{key: l.name, record: d.record(), born: d.born(), skip: l.skips, follows: l.followsDirect, done: func(pos bus.Position, n int, err error) {
 		l.spilled(d, pos, n, err)
 	}})
@@ -42,6 +44,8 @@ func (l *lane) spill(d *delivery) {
 func (l *lane) spilled(d *delivery, pos bus.Position, n int, err error) {
 	l.mu.Lock()
 	l.spilling--
+	l.spillsEnd++
+	l.leaving.drop(l.spillsEnd)
 	switch {
 	case err == nil:
 		l.stored(d, pos, n)
@@ -75,10 +79,8 @@ func (l *lane) skips() bool {
 
 // stored counts a delivery that is in the backlog. The caller holds the lock.
 func (l *lane) stored(d *delivery, pos bus.Position, n int) {
-	if l.depth+l.old == 0 {
-		l.oldest = d.accepted
-	}
 	l.depth++
+	l.unread.add(pos.Seq, d.accepted)
 	l.known[pos.Seq]++
 	l.inBacklog(pos, n)
 	l.metrics.spilled.Inc()

@@ -14,14 +14,14 @@ import (
 // SinkStatus is how one sink is doing now.
 type SinkStatus struct {
 	Name        string
-	State       string // one of the State constants
-	Hold        *Hold  // why it is paused or disabled
-	Concurrency int    // attempts that may run at the same time
-	Queued      int    // in memory, waiting for their turn
-	InFlight    int    // attempts under way
-	Backlog     int    // on disk, not read yet
-	OldestAge   time.Duration
-	Retries     int // waiting for their next attempt
+	State       string        // one of the State constants
+	Hold        *Hold         // why it is paused or disabled
+	Concurrency int           // attempts that may run at the same time
+	Queued      int           // in memory, waiting for their turn
+	InFlight    int           // attempts under way
+	Backlog     int           // on disk, not read yet
+	OldestAge   time.Duration // of what is queued or in the backlog
+	Retries     int           // waiting for their next attempt
 	DeadLetters int
 	Delivered   int64 // since the start
 	LastOK      time.Time
@@ -70,8 +70,8 @@ func (l *lane) status() SinkStatus {
 	s.Hold, s.Queued, s.InFlight = l.hold, l.queue.len()+len(l.refused)+len(l.closing), len(l.running)
 	s.Backlog = l.depth + l.old + l.spilling + l.queue.apart
 	s.LastOK, s.LastError, s.LastErrorAt = l.lastOKAt, l.lastErr, l.lastErrAt
-	if s.Backlog > 0 && !l.oldest.IsZero() {
-		s.OldestAge = max(0, l.d.now().Sub(l.oldest))
+	if oldest := l.oldestWaiting(); !oldest.IsZero() {
+		s.OldestAge = max(0, l.d.now().Sub(oldest))
 	}
 	if l.conf != nil {
 		s.Concurrency = l.limit()
@@ -263,7 +263,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		put("sink_queued_deliveries", "Deliveries in memory that wait for their turn.", float64(s.Queued), s.Name)
 		put("sink_in_flight_deliveries", "Attempts under way.", float64(s.InFlight), s.Name)
 		put("sink_backlog_deliveries", "Deliveries on disk that wait for the sink.", float64(s.Backlog), s.Name)
-		put("sink_backlog_oldest_age_seconds", "Age of the oldest delivery in the backlog.", s.OldestAge.Seconds(), s.Name)
+		put("sink_backlog_oldest_age_seconds", "Age of the oldest delivery that waits for its turn, in memory or on disk.", s.OldestAge.Seconds(), s.Name)
 		put("sink_retries_waiting", "Deliveries that wait for their next attempt.", float64(s.Retries), s.Name)
 		put("sink_dead_letters", deadLettersHelp, float64(s.DeadLetters), s.Name)
 		put("sink_breaker_open", "1 while the breaker is open.", boolean(s.State == StateBroken), s.Name)

@@ -18,7 +18,7 @@ func newSinksLsCommand(e *env) *cobra.Command {
 		Short: "List the sinks and how they are doing.",
 		Long: `List the sinks with what waits for each: QUEUED in memory, IN FLIGHT at the sink, BACKLOG
 on disk, RETRIES for their next attempt, DEAD given up. OLDEST is the age of the oldest
-delivery in the backlog; DELIVERED counts since the start of the server.`,
+delivery in QUEUED or BACKLOG; DELIVERED counts since the start of the server.`,
 		Example: "  sluice sinks ls",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -96,9 +96,9 @@ func (e *env) showSink(s sinkDoc) error {
 	return t.print(e.stdout)
 }
 
-// oldest is the age of the oldest delivery in the backlog.
+// oldest is the age of the oldest delivery that waits for its turn.
 func (s sinkDoc) oldest() string {
-	if s.Backlog == 0 || s.OldestAgeSeconds <= 0 {
+	if s.OldestAgeSeconds <= 0 {
 		return "-"
 	}
 	return span(seconds(s.OldestAgeSeconds))
