@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"sluice/config/value"
@@ -130,18 +131,18 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 			return
 		}
 	}
-	watched := false
+	watch := conf.telling(failed, len(batch))
 	switch {
 	case err != nil || len(batch) > 1:
 	case answer.Lease > 0:
 		if err = l.acceptEvents(conf, batch[0], &answer); err != nil {
-			watched = true
+			watch = -1
 			break
 		}
 		err = &leaseTaken{Duration: min(answer.Lease, time.Duration(conf.options.Lease))}
 	default:
 		if err = l.acceptAnswer(conf, batch[0], &answer, took); err != nil {
-			watched = true // it says nothing about the sink
+			watch = -1 // it says nothing about the sink
 		}
 	}
 	for i, d := range batch {
@@ -149,10 +150,43 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		if one == nil && i < len(failed) {
 			one = failed[i]
 		}
-		// The breaker and the pace see one attempt, whatever its size.
-		l.judge(conf, d, start, took, one, !watched)
-		watched = true
+		l.judge(conf, d, start, took, one, i == watch)
 	}
+}
+
+// telling is which delivery of an attempt at n says how the sink is doing: the breaker
+// and the pace see one attempt, whatever its size. A far side that has taken some of a
+// batch works, whichever they are, unless it asked for fewer attempts; one that has
+// failed at each of them does not.
+func (c *laneConf) telling(failed []error, n int) int {
+	taken, sickest := -1, -1
+	for i, err := range failed[:min(len(failed), n)] {
+		if err == nil {
+			if taken < 0 {
+				taken = i
+			}
+			continue
+		}
+		var e *sinks.Error
+		status := 0
+		if errors.As(err, &e) {
+			status = e.Status
+		}
+		_, verdict := c.policy.Next(1, nil, 0, 0, err)
+		switch h := healthOf(verdict, Attempt{Status: status}); {
+		case h == busy:
+			return i
+		case h == sick && sickest < 0:
+			sickest = i
+		}
+	}
+	switch {
+	case len(failed) < n: // nothing failed, or nothing is known of these alone
+		return len(failed)
+	case taken >= 0:
+		return taken
+	}
+	return max(sickest, 0)
 }
 
 // endLeases gives back the deliveries that can be sent. The others have taken a

@@ -132,3 +132,59 @@ func TestPoisonIsFoundInABatch(t *testing.T) {
 		})
 	}
 }
+
+// A far side that takes some of each batch works, whichever they are: the breaker stays
+// closed and the pace grows. One that takes none does not, and one that asks for fewer
+// attempts gets them.
+func TestHealthOfPartialBatches(t *testing.T) {
+	t.Parallel()
+	fail := func(err error, which func(i, n int) bool) func(ids []string) ([]error, error) {
+		return func(ids []string) ([]error, error) {
+			failed := make([]error, len(ids))
+			for i := range ids {
+				if which(i, len(ids)) {
+					failed[i] = err
+				}
+			}
+			return failed, nil
+		}
+	}
+	first := func(i, n int) bool { return i == 0 && n > 1 }
+	last := func(i, n int) bool { return i == n-1 && n > 1 }
+	butFirst := func(i, _ int) bool { return i > 0 }
+	all := func(int, int) bool { return true }
+	plain := errors.New("the function reported the event as failed")
+	for name, c := range map[string]struct {
+		judge   func(ids []string) ([]error, error)
+		broken  bool
+		at, max int // attempts at the same time, in the end
+	}{
+		"the first":              {judge: fail(plain, first), at: 17, max: 1000},
+		"the last":               {judge: fail(plain, last), at: 17, max: 1000},
+		"all but the first":      {judge: fail(plain, butFirst), at: 17, max: 1000},
+		"the first, by a status": {judge: fail(sinks.Answered(503, nil), first), at: 17, max: 1000},
+		"all":                    {judge: fail(plain, all), broken: true, at: 1, max: 1},
+		"all, by a status":       {judge: fail(sinks.Answered(503, nil), all), broken: true, at: 1, max: 1},
+		"all are rejected":       {judge: fail(sinks.Answered(400, nil), all), at: 17, max: 1000},
+		"the last is too much":   {judge: fail(sinks.Answered(429, nil), last), at: 1, max: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				f := &farBatch{far: newFar(nil), judge: c.judge}
+				d := start(t, memlog.New(memlog.Options{}), one(t, spec("f", f, func(o *dispatch.Options) {
+					batches(16, 0)(o)
+					o.Concurrency = dispatch.Auto
+				})))
+				defer d.stop()
+				for i := range 100 {
+					d.publish(names(string(rune('a'+i%26))+strings.Repeat("x", i/26), 16)...)
+					pass(20 * time.Millisecond)
+				}
+				s := d.Sinks()[0]
+				if (s.State == dispatch.StateBroken) != c.broken || s.Concurrency < c.at || s.Concurrency > c.max {
+					t.Errorf("the sink is %s with %d attempts at the same time, after requests of %v", s.State, s.Concurrency, f.sizes)
+				}
+			})
+		})
+	}
+}

@@ -19,7 +19,7 @@ type Options struct {
 	Batch        Batch          `yaml:"batch" doc:"Sends several events in one request, for kinds of sink that can. The far side has to know batches: some frameworks answer 2xx to what they do not understand."`
 	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
 	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
-	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed."`
+	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed. A batch of which the far side took some events is no failure."`
 	Replies      string         `yaml:"replies" enum:"publish,ignore" doc:"What becomes of events in the answer to a delivery: publish puts them onto the bus before the delivery counts as made."`
 	OnSuccess    string         `yaml:"on_success" doc:"A sink that gets a report of each delivery that was made, with what was answered."`
 	OnFailure    string         `yaml:"on_failure" doc:"A sink that gets a report of each delivery that becomes a dead letter."`
