@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -17,6 +18,17 @@ type KindDoc struct {
 	Name string   `json:"name"` // the key in the config
 	Doc  string   `json:"doc"`
 	Keys []KeyDoc `json:"keys"`
+
+	// Ignores are the options of sinks that do nothing beside it, and are refused.
+	Ignores []string `json:"ignores,omitempty"`
+}
+
+// Options describes the keys that stand beside a kind of sink.
+func (k KindDoc) Options() []KeyDoc {
+	return slices.DeleteFunc(SinkOptions(), func(o KeyDoc) bool {
+		key, _, _ := strings.Cut(o.Key, ".")
+		return contains(k.Ignores, key)
+	})
 }
 
 // KeyDoc describes one key. Keys inside others are written with a dot, those of
@@ -33,10 +45,10 @@ type KeyDoc struct {
 func Kinds(opts Options) []KindDoc {
 	var docs []KindDoc
 	for _, k := range opts.Sources {
-		docs = append(docs, KindDoc{"source", k.Name, k.Doc, keyDocs(nil, "", reflect.ValueOf(k.New()).Elem())})
+		docs = append(docs, KindDoc{"source", k.Name, k.Doc, keyDocs(nil, "", reflect.ValueOf(k.New()).Elem()), nil})
 	}
 	for _, k := range opts.Sinks {
-		docs = append(docs, KindDoc{"sink", k.Name, k.Doc, keyDocs(nil, "", reflect.ValueOf(k.New()).Elem())})
+		docs = append(docs, KindDoc{"sink", k.Name, k.Doc, keyDocs(nil, "", reflect.ValueOf(k.New()).Elem()), k.Ignores})
 	}
 	return docs
 }

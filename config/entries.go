@@ -8,6 +8,7 @@ import (
 
 	"sluice/bus/dispatch"
 	"sluice/config/value"
+	"sluice/sinks"
 )
 
 // settings is what the settings of sources and sinks have in common.
@@ -54,8 +55,21 @@ func (l *loader) sink(entry pair, path string) {
 		if k.Name == kind.key.Value {
 			s := k.New()
 			l.settings(kind, path, s)
+			l.beside(entry, path, k, options)
 			l.config.Sinks = append(l.config.Sinks, Sink{entry.key.Value, k.Name, s, options, l.pos(entry.key)})
 			return
+		}
+	}
+}
+
+// beside reports options that do nothing beside a kind, or beside one another.
+func (l *loader) beside(entry pair, path string, kind sinks.Kind, options dispatch.Options) {
+	for _, p := range pairs(entry.val) {
+		switch key := p.key.Value; {
+		case contains(kind.Ignores, key):
+			l.errorf(p.key, join(path, key), "does nothing beside %s: leave it out; `sluice kinds %s` lists what that goes by", kind.Name, kind.Name)
+		case key == "replies" && options.Replies == dispatch.RepliesPublished && options.Batch.Max > 1:
+			l.report.warnf(l.pos(p.key), join(path, key), "events in the answer to a batch are not published, as they answer none of its events: leave batch out if they matter")
 		}
 	}
 }

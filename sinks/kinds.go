@@ -16,6 +16,9 @@ type Kind struct {
 	// New returns the kind's settings with their defaults filled in, a pointer to
 	// a struct with yaml and doc tags that the config loader decodes into.
 	New func() Settings
+	// Ignores are the options that mean nothing beside the kind, though every other
+	// sink has them: writing one there is a fault.
+	Ignores []string
 }
 
 // Settings are the decoded settings of one sink.
@@ -57,15 +60,20 @@ func (e Env) logger() *slog.Logger {
 // Kinds is the table of every kind of sink. A new kind is one file, one test
 // through sinktest.Run and one line here.
 func Kinds() []Kind {
+	oneByOne := []string{"batch"}
+	// Nothing is sent to a queue, and what a consumer does with a message has no answer.
+	fetched := []string{
+		"timeout", "concurrency", "rate", "retry", "batch", "startup_grace", "breaker", "replies", "on_success", "lease", "verdicts",
+	}
 	return []Kind{
-		{"file", "Appends each event to a file, one JSON CloudEvent a line, synced and rotated.", func() Settings { return NewFile() }},
-		{"http", "POSTs each event to a function as a CloudEvent.", func() Settings { return NewHTTP() }},
-		{"kafka", "Writes each event as a record of an Apache Kafka topic.", func() Settings { return NewKafka() }},
-		{"lambda", "Invokes a function of AWS Lambda, or of a server with its API, with each event.", func() Settings { return NewLambda() }},
-		{"nats", "Publishes each event to a stream of NATS JetStream, or to a subject of core NATS.", func() Settings { return NewNATS() }},
-		{"queue", "Keeps events in the bus until consumers fetch and acknowledge them.", func() Settings { return NewQueue() }},
-		{"sluice", "Hands each event on to another Sluice, which says when it is durable there.", func() Settings { return NewSluice() }},
-		{"sqs", "Sends each event as a message to a queue of Amazon SQS, or of a server with its API.", func() Settings { return NewSQS() }},
-		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }},
+		{"file", "Appends each event to a file, one JSON CloudEvent a line, synced and rotated.", func() Settings { return NewFile() }, oneByOne},
+		{"http", "POSTs each event to a function as a CloudEvent.", func() Settings { return NewHTTP() }, nil},
+		{"kafka", "Writes each event as a record of an Apache Kafka topic.", func() Settings { return NewKafka() }, nil},
+		{"lambda", "Invokes a function of AWS Lambda, or of a server with its API, with each event.", func() Settings { return NewLambda() }, nil},
+		{"nats", "Publishes each event to a stream of NATS JetStream, or to a subject of core NATS.", func() Settings { return NewNATS() }, nil},
+		{"queue", "Keeps events in the bus until consumers fetch and acknowledge them.", func() Settings { return NewQueue() }, fetched},
+		{"sluice", "Hands each event on to another Sluice, which says when it is durable there.", func() Settings { return NewSluice() }, nil},
+		{"sqs", "Sends each event as a message to a queue of Amazon SQS, or of a server with its API.", func() Settings { return NewSQS() }, nil},
+		{"stdout", "Prints each event on standard output, one JSON CloudEvent a line.", func() Settings { return NewStdout() }, oneByOne},
 	}
 }

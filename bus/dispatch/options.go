@@ -16,11 +16,11 @@ type Options struct {
 	Retry        Retry          `yaml:"retry" doc:"When a failed delivery is tried again, and when it is given up."`
 	OrderBy      string         `yaml:"order_by" doc:"Keeps the order of events with the same key: an attribute such as subject, or data. and a gjson path."`
 	OnPoison     string         `yaml:"on_poison" enum:"block,dead_letter" doc:"What happens to an event of an ordered sink that is given up: dead_letter lets those behind it go on, block tries it for ever."`
-	Batch        Batch          `yaml:"batch" doc:"Sends several events in one request, for kinds of sink that can. The far side has to know batches: some frameworks answer 2xx to what they do not understand."`
+	Batch        Batch          `yaml:"batch" doc:"Sends several events in one request, for kinds of sink that can. The far side has to know batches: some frameworks answer 2xx to what they do not understand. Events in its answer are not published."`
 	SpillAfter   value.Duration `yaml:"spill_after" doc:"How long a delivery may wait or run before it gets a durable record of its own."`
 	StartupGrace value.Duration `yaml:"startup_grace" doc:"How long after the first attempt a 404 still means that the function is starting."`
 	Breaker      Breaker        `yaml:"breaker" doc:"When a failing sink is left alone, and how it is probed. A batch of which the far side took some events is no failure."`
-	Replies      string         `yaml:"replies" enum:"publish,ignore" doc:"What becomes of events in the answer to a delivery: publish puts them onto the bus before the delivery counts as made."`
+	Replies      string         `yaml:"replies" enum:"publish,ignore" doc:"What becomes of events in the answer to a delivery: publish puts them onto the bus before the delivery counts as made. Those in the answer to a batch are left out."`
 	OnSuccess    string         `yaml:"on_success" doc:"A sink that gets a report of each delivery that was made, with what was answered."`
 	OnFailure    string         `yaml:"on_failure" doc:"A sink that gets a report of each delivery that becomes a dead letter."`
 	Lease        value.Duration `yaml:"lease" doc:"The most time that the sink may take for a job that outlasts an attempt: it answers 202 with Sluice-Lease, and says later how that ended. Off when left out."`

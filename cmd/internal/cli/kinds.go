@@ -62,11 +62,11 @@ func (e *env) showKind(name string) error {
 		return usagef("there is no kind %q: the kinds are %s", name, strings.Join(known, ", "))
 	}
 	chosen := slices.DeleteFunc(all, func(k config.KindDoc) bool { return k.Name != name })
-	sink := slices.ContainsFunc(chosen, func(k config.KindDoc) bool { return k.Role == "sink" })
+	sink := slices.IndexFunc(chosen, func(k config.KindDoc) bool { return k.Role == "sink" })
 	if e.json() {
 		doc := map[string]any{"kinds": chosen}
-		if sink {
-			doc["sink_options"] = config.SinkOptions()
+		if sink >= 0 {
+			doc["sink_options"] = chosen[sink].Options()
 		}
 		return e.printJSON(doc)
 	}
@@ -78,11 +78,15 @@ func (e *env) showKind(name string) error {
 			return err
 		}
 	}
-	if !sink {
+	if sink < 0 {
 		return nil
 	}
 	e.printf("\n")
-	return e.printKeys("every sink, beside its kind:", config.SinkOptions())
+	title := "every sink, beside its kind:"
+	if len(chosen[sink].Ignores) > 0 {
+		title = "a " + name + " sink, beside its kind:"
+	}
+	return e.printKeys(title, chosen[sink].Options())
 }
 
 func (e *env) printKeys(title string, keys []config.KeyDoc) error {
