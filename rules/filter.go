@@ -133,8 +133,6 @@ func attributes(path string, body json.RawMessage) (names []string, values map[s
 			return nil, nil, &FilterError{path, fmt.Sprintf("%q is not the name of an attribute: lower-case letters and digits", name)}
 		case value == "":
 			return nil, nil, &FilterError{path + "." + name, "is empty: no attribute is"}
-		case strings.ContainsAny(value, "\\"):
-			return nil, nil, &FilterError{path + "." + name, "holds a backslash, which filters cannot"}
 		}
 		names = append(names, name)
 	}
@@ -252,12 +250,46 @@ func filterDialects() []string {
 
 // comparisonText is one attribute of an exact, prefix or suffix filter.
 func comparisonText(name, attr, value string) string {
-	text := strings.ReplaceAll(value, "'", `\'`)
+	text := textExpression(value)
 	if name == "exact" {
-		return "(EXISTS " + attr + " AND " + attr + " = '" + text + "')"
+		return "(EXISTS " + attr + " AND " + attr + " = " + text + ")"
 	}
 	// A text without wildcards needs no LIKE. The length is one of bytes, as the
 	// functions count.
 	side := map[string]string{"prefix": "LEFT", "suffix": "RIGHT"}[name]
-	return fmt.Sprintf("(EXISTS %s AND %s(%s, %d) = '%s')", attr, side, attr, len(value), text)
+	return fmt.Sprintf("(EXISTS %s AND %s(%s, %d) = %s)", attr, side, attr, len(value), text)
 }
+
+// textExpression is an expression that has any text as its value. Between quotes a
+// backslash stands for itself, unless a quote follows: that one it escapes, and nothing
+// escapes it. Backslashes in such a place are cut from a text that ends otherwise.
+func textExpression(value string) string {
+	var parts []string
+	from := 0
+	for i := 0; i < len(value); i++ {
+		if value[i] != '\\' {
+			continue
+		}
+		end := i
+		for end < len(value) && value[end] == '\\' {
+			end++
+		}
+		if end == len(value) || value[end] == '\'' {
+			if from < i {
+				parts = append(parts, textLiteral(value[from:i]))
+			}
+			parts = append(parts, fmt.Sprintf("LEFT('%s.', %d)", value[i:end], end-i))
+			from = end
+		}
+		i = end - 1
+	}
+	if from < len(value) {
+		parts = append(parts, textLiteral(value[from:]))
+	}
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return "CONCAT(" + strings.Join(parts, ", ") + ")"
+}
+
+func textLiteral(text string) string { return "'" + strings.ReplaceAll(text, "'", `\'`) + "'" }

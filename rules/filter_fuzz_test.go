@@ -64,6 +64,7 @@ func FuzzFilters(f *testing.F) {
 		{`{"all": [{"not": {"not": {"suffix": {"type": "d"}}}}, {"exact": {"tenant": "é"}}]}`, "é"},
 		{`{"sql": "tenant = '5' AND EXISTS subject"}`, "5"},
 		{`{"prefix": {"time": "2026-"}}`, "007"},
+		{`{"any": [{"suffix": {"tenant": "\\' OR TRUE OR '\\"}}, {"exact": {"tenant": "a\\"}}]}`, `a\`},
 	} {
 		f.Add(seed[0], seed[1])
 	}
