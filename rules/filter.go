@@ -241,10 +241,11 @@ func expression(path string, raw json.RawMessage, depth int) (string, error) {
 		}
 		return "(" + text + ")", nil
 	}
-	return "", &FilterError{at, "is not a dialect: there are " + strings.Join(filterDialects(), ", ")}
+	return "", &FilterError{at, "is not a dialect: there are " + strings.Join(FilterDialects(), ", ")}
 }
 
-func filterDialects() []string {
+// FilterDialects are the names that a filter may have.
+func FilterDialects() []string {
 	return []string{"exact", "prefix", "suffix", "all", "any", "not", "sql"}
 }
 

@@ -122,7 +122,7 @@ func testSinks(t *testing.T, n *apptest.Node) {
 
 func testSubscriptions(t *testing.T, n *apptest.Node, f *apptest.Function) {
 	t.Helper()
-	doc := fmt.Sprintf(`{"sink": %q, "types": ["x"], "expires": "1h"}`, f.URL)
+	doc := fmt.Sprintf(`{"sink": %q, "types": ["x"], "expires": "1h", "sinkcredential": {"credentialtype": "ACCESSTOKEN", "accesstoken": "x", "accesstokenexpiresutc": "2099-01-01T00:00:00Z"}}`, f.URL)
 	a := n.Do("POST", "/subscriptions", doc)
 	if a.Status != http.StatusCreated {
 		t.Fatalf("%d %s", a.Status, a.Body)
@@ -135,6 +135,9 @@ func testSubscriptions(t *testing.T, n *apptest.Node, f *apptest.Function) {
 		{"GET", "/subscriptions", "", http.StatusOK},
 		{"GET", location, "", http.StatusOK},
 		{"PUT", location, doc, http.StatusOK},
+		{"OPTIONS", "/subscriptions", "", http.StatusOK},
+		{"OPTIONS", location, "", http.StatusOK},
+		{"OPTIONS", location + "?x=1", "", http.StatusBadRequest},
 		{"PUT", location, `{"sink": ""}`, http.StatusBadRequest},
 		{"PUT", location, `{"id": "other", "sink": "queue:"}`, http.StatusBadRequest},
 		{"POST", location + "/renew", "", http.StatusNoContent},

@@ -29,14 +29,16 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	view := a.View()
-	broken := map[string]string{}
+	broken, expired := map[string]string{}, map[string]time.Time{}
 	for _, s := range a.Subscriptions.Subscriptions() {
 		if s.Error != "" {
 			broken[s.ID] = s.Error
+		} else if at := s.CredentialExpires; !at.IsZero() && !at.After(a.now()) {
+			expired[s.ID] = at
 		}
 	}
 	report, err := doctor.Running{
-		Bus: a.Bus, Store: a.Store, Config: view.Config, Broken: broken, Dir: view.Dir, Now: a.now(), Scan: scan,
+		Bus: a.Bus, Store: a.Store, Config: view.Config, Broken: broken, Expired: expired, Dir: view.Dir, Now: a.now(), Scan: scan,
 	}.Report(r.Context())
 	if err != nil {
 		return err

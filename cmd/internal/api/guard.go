@@ -76,7 +76,7 @@ func (a *api) elsewhere(w http.ResponseWriter, r *http.Request) error {
 
 // methodsOf are the methods that the path of r has.
 func (a *api) methodsOf(r *http.Request) (methods []string) {
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 		if _, pattern := a.mux.Handler(probe); pattern != "/" && !slices.Contains(methods, method) {
 			methods = append(methods, method)

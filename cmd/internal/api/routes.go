@@ -32,9 +32,11 @@ func (a *api) routes() []route {
 
 		{"GET", "/subscriptions", Subscribe, bare(a.listSubscriptions)},
 		{"POST", "/subscriptions", Subscribe, a.subscribe},
+		{"OPTIONS", "/subscriptions", Subscribe, bare(a.subscriptionFeatures)},
 		{"GET", "/subscriptions/{id}", Subscribe, bare(a.showSubscription)},
 		{"PUT", "/subscriptions/{id}", Subscribe, a.replaceSubscription},
 		{"DELETE", "/subscriptions/{id}", Subscribe, bare(a.unsubscribe)},
+		{"OPTIONS", "/subscriptions/{id}", Subscribe, bare(a.subscriptionFeatures)},
 		{"POST", "/subscriptions/{id}/renew", Subscribe, bare(a.renewSubscription)},
 
 		{"GET", v1 + "/queues", Consume, bare(a.listQueues)},

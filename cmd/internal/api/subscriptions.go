@@ -1,14 +1,18 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"regexp"
+	"strings"
+	"time"
 
 	"sluice/bus/dispatch"
 	"sluice/config/value"
+	"sluice/rules"
 )
 
 // The CloudEvents Subscriptions API (v1.0 working draft): whoever may call can
@@ -31,21 +35,31 @@ type SubscriptionControl interface {
 // they are fetched from the queue sub.<id>.
 const QueueSink = "queue:"
 
+// ProtocolHTTP is the one protocol that a sink is spoken to by.
+const ProtocolHTTP = "HTTP"
+
 // Subscription is one subscription, in the form of the CloudEvents Subscriptions
-// API. Match, Replies, Expires and Error are ours.
+// API. Match, Replies, Expires and what is in answers only are ours.
 type Subscription struct {
-	ID               string            `json:"id,omitempty"`
-	Source           string            `json:"source,omitempty"` // of the events
-	Types            []string          `json:"types,omitempty"`  // of the events
-	Filters          []json.RawMessage `json:"filters,omitempty"`
-	Match            json.RawMessage   `json:"match,omitempty"` // an event pattern, as in a rule
-	Sink             string            `json:"sink"`            // a URL, or QueueSink
-	Protocol         string            `json:"protocol,omitempty"`
-	ProtocolSettings *ProtocolSettings `json:"protocolsettings,omitempty"`
-	Credential       *SinkCredential   `json:"sinkcredential,omitempty"` // never shown
-	Replies          string            `json:"replies,omitempty"`        // what becomes of events that the sink answers with: publish or ignore
-	Expires          value.Duration    `json:"expires,omitzero"`         // it ends when it is not renewed for so long
-	Error            string            `json:"error,omitempty"`          // in answers: why it cannot be used any more and gets nothing
+	ID               string                     `json:"id,omitempty"`
+	Source           string                     `json:"source,omitempty"` // of the events
+	Types            []string                   `json:"types,omitempty"`  // of the events
+	Config           map[string]json.RawMessage `json:"config,omitempty"` // how events are made: nothing can be said here
+	Filters          []json.RawMessage          `json:"filters,omitempty"`
+	Match            json.RawMessage            `json:"match,omitempty"` // an event pattern, as in a rule
+	Sink             string                     `json:"sink"`            // a URL, or QueueSink
+	Protocol         string                     `json:"protocol,omitempty"`
+	ProtocolSettings *ProtocolSettings          `json:"protocolsettings,omitempty"`
+	Credential       *SinkCredential            `json:"sinkcredential,omitempty"` // never shown
+	Replies          string                     `json:"replies,omitempty"`        // what becomes of events that the sink answers with: publish or ignore
+	Expires          value.Duration             `json:"expires,omitzero"`         // it ends when it is not renewed for so long
+
+	Error             string    `json:"error,omitempty"`            // in answers: why it cannot be used any more and gets nothing
+	CredentialExpires time.Time `json:"credentialexpires,omitzero"` // in answers: until when the token of Credential is good
+
+	// KeepCredential says that the credential of the subscription that this one
+	// replaces stays: the caller sent none.
+	KeepCredential bool `json:"-"`
 }
 
 // ProtocolSettings say how the sink is spoken to.
@@ -54,15 +68,35 @@ type ProtocolSettings struct {
 	Headers map[string]string `json:"headers,omitempty"`
 }
 
+// The types of SinkCredential.
+const (
+	CredentialToken   = "ACCESSTOKEN"
+	CredentialPlain   = "PLAIN"
+	CredentialRefresh = "REFRESHTOKEN" // known, to say that it is not taken
+)
+
 // SinkCredential is what the sink wants to see.
 type SinkCredential struct {
-	Type        string `json:"credentialtype"`
-	AccessToken string `json:"accesstoken"`
+	Type                 string    `json:"credentialtype"`
+	Identifier           string    `json:"identifier,omitempty"`
+	Secret               string    `json:"secret,omitempty"`
+	AccessToken          string    `json:"accesstoken,omitempty"`
+	AccessTokenExpires   time.Time `json:"accesstokenexpiresutc,omitzero"`
+	AccessTokenType      string    `json:"accesstokentype,omitempty"`
+	RefreshToken         string    `json:"refreshtoken,omitempty"`
+	RefreshTokenEndpoint string    `json:"refreshtokenendpoint,omitempty"`
 }
 
 // Shown is the subscription without its secret.
 func (s Subscription) Shown() Subscription {
+	s.CredentialExpires = time.Time{}
+	if s.Credential != nil {
+		s.CredentialExpires = s.Credential.AccessTokenExpires
+	}
 	s.Credential = nil
+	if s.Protocol == "" && s.Sink != "" && s.Sink != QueueSink {
+		s.Protocol = ProtocolHTTP
+	}
 	return s
 }
 
@@ -94,9 +128,44 @@ func noSubscription(r *http.Request) error {
 // metrics and keys.
 var validSubscriptionID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$`)
 
+// readSubscription reads the subscription of a body. A credential that it leaves out is
+// another thing than one that is null.
+func readSubscription(w http.ResponseWriter, r *http.Request) (Subscription, error) {
+	var body struct {
+		Subscription
+		Credential json.RawMessage `json:"sinkcredential"` // hides the other
+	}
+	if err := decode(w, r, requestBytes, &body); err != nil {
+		return Subscription{}, err
+	}
+	s := body.Subscription
+	if s.KeepCredential = body.Credential == nil; s.KeepCredential {
+		return s, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(body.Credential))
+	d.DisallowUnknownFields()
+	err := d.Decode(&s.Credential)
+	var noTime *time.ParseError
+	switch {
+	case errors.As(err, &noTime):
+		return s, refuse(http.StatusBadRequest, "sinkcredential.accesstokenexpiresutc: is no time: write one such as 2026-01-02T15:04:05Z")
+	case err != nil:
+		return s, refuse(http.StatusBadRequest, "sinkcredential: %s", jsonFault(err))
+	}
+	return s, nil
+}
+
+// subscriptionFeatures tells what can be done with subscriptions.
+func (a *api) subscriptionFeatures(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Allow", strings.Join(a.methodsOf(r), ", "))
+	return writeJSON(w, http.StatusOK, map[string][]string{
+		"protocols": {ProtocolHTTP}, "filters": rules.FilterDialects(), "credentialtypes": {CredentialPlain, CredentialToken},
+	})
+}
+
 func (a *api) subscribe(w http.ResponseWriter, r *http.Request) error {
-	var s Subscription
-	if err := decode(w, r, requestBytes, &s); err != nil {
+	s, err := readSubscription(w, r)
+	if err != nil {
 		return err
 	}
 	s.ID = "" // it is chosen here: PUT says which
@@ -109,8 +178,8 @@ func (a *api) subscribe(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) replaceSubscription(w http.ResponseWriter, r *http.Request) error {
-	var s Subscription
-	if err := decode(w, r, requestBytes, &s); err != nil {
+	s, err := readSubscription(w, r)
+	if err != nil {
 		return err
 	}
 	id := r.PathValue("id")
@@ -135,7 +204,7 @@ func (a *api) putSubscription(r *http.Request, s Subscription) (Subscription, er
 	if err := a.chooseReplies(r, &s); err != nil {
 		return s, err
 	}
-	s.Error = "" // of the one that this replaces
+	s.Error, s.CredentialExpires = "", time.Time{} // of the one that this replaces
 	made, err := a.Subscriptions.Subscribe(r.Context(), s)
 	var bad *BadSubscription
 	if errors.As(err, &bad) {

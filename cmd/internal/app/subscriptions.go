@@ -108,6 +108,9 @@ func newSubscription(doc api.Subscription) (*subscription, error) {
 	if s.filters, err = rules.ParseFilters(doc.Match, doc.Source, doc.Types, doc.Filters); err != nil {
 		return nil, err
 	}
+	if err := checkConfig(doc); err != nil {
+		return nil, err
+	}
 	if err := s.configure(); err != nil {
 		return nil, err
 	}
@@ -127,8 +130,8 @@ func (s *subscription) configure() error {
 		s.opener = sinks.NewQueue()
 		return nil
 	}
-	if s.doc.Protocol != "" && s.doc.Protocol != "HTTP" {
-		return fmt.Errorf("protocol: %q is not supported: write HTTP", s.doc.Protocol)
+	if s.doc.Protocol != "" && s.doc.Protocol != api.ProtocolHTTP {
+		return fmt.Errorf("protocol: %.64q is not supported: write HTTP", s.doc.Protocol)
 	}
 	hook := sinks.NewHTTP()
 	var err error
@@ -150,11 +153,8 @@ func (s *subscription) configure() error {
 			hook.Headers[name] = value.NewText(text)
 		}
 	}
-	if c := s.doc.Credential; c != nil {
-		if c.Type != "ACCESSTOKEN" || c.AccessToken == "" {
-			return errors.New(`sinkcredential: write {"credentialtype": "ACCESSTOKEN", "accesstoken": "…"}`)
-		}
-		hook.Headers["Authorization"] = value.NewText("Bearer " + c.AccessToken)
+	if hook.Auth, err = authOf(s.doc.Credential); err != nil {
+		return err
 	}
 	s.opener = hook
 	return nil
@@ -183,13 +183,19 @@ func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscrip
 	if doc.ID == "" {
 		doc.ID = strings.ToLower(rand.Text()[:12])
 	}
-	s, err := newSubscription(doc)
-	if err != nil {
+	if err := checkFresh(doc, time.Now()); err != nil {
 		return doc, &api.BadSubscription{Err: err}
 	}
 	a.change.Lock()
 	defer a.change.Unlock()
 	old := a.current()
+	if err := keepCredential(&doc, old[doc.ID]); err != nil {
+		return doc, &api.BadSubscription{Err: err}
+	}
+	s, err := newSubscription(doc)
+	if err != nil {
+		return doc, &api.BadSubscription{Err: err}
+	}
 	if most := a.Config().Subscriptions.Max; old[doc.ID] == nil && len(old) >= most {
 		return doc, &api.BadSubscription{Err: fmt.Errorf("there are %d subscriptions already, and subscriptions.max allows no more", len(old))}
 	}
@@ -211,8 +217,13 @@ func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscrip
 		}
 		return doc, errors.Join(err, a.store.PutState(ctx, subscriptionState+doc.ID, undo))
 	}
-	a.log.Info("subscribed", "subscription", doc.ID, "sink", s.where())
-	return doc.Shown(), nil
+	shown := doc.Shown()
+	log := a.log.With("subscription", doc.ID, "sink", s.where())
+	if at := shown.CredentialExpires; !at.IsZero() {
+		log = log.With("token_expires", at)
+	}
+	log.Info("subscribed")
+	return shown, nil
 }
 
 // Unsubscribe ends a subscription; what waits for it is discarded, and counted.

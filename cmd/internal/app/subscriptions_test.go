@@ -110,7 +110,7 @@ func TestBadSubscription(t *testing.T) {
 		`{"sink": "http://a", "protocolsettings": {"headers": {"Ce-Id": "1"}}}`:                            "is a header of the delivery itself",
 		`{"sink": "http://a", "protocolsettings": {"headers": {"X": "a\r\nB: c"}}}`:                        "line break",
 		`{"sink": "http://a", "protocolsettings": {"headers": {"authorization": "Bearer marker-secret"}}}`: "send it as sinkcredential",
-		`{"sink": "http://a", "sinkcredential": {"credentialtype": "PLAIN"}}`:                              "sinkcredential: write",
+		`{"sink": "http://a", "sinkcredential": {"credentialtype": "PLAIN"}}`:                              "sinkcredential.identifier: must be",
 		`{"sink": "queue:", "protocolsettings": {"method": "POST"}}`:                                       "a queue is fetched from",
 		`{"sink": "http://a", "types": [""]}`:                                                              "types: one of them is empty",
 		`{"sink": "http://a", "expires": "soon"}`:                                                          "soon",

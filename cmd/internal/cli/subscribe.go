@@ -141,6 +141,8 @@ func newSubscriptionsLsCommand(e *env) *cobra.Command {
 				state := "active"
 				if s.Error != "" {
 					state = "broken: " + s.Error
+				} else if at := s.CredentialExpires; !at.IsZero() && !at.After(e.now()) {
+					state = "active, with a token that expired " + span(e.now().Sub(at)) + " ago"
 				}
 				t.add(s.ID, s.Sink, s.Source, strings.Join(s.Types, ","), strings.Join(filters, " "), expires, state)
 			}

@@ -16,13 +16,14 @@ import (
 
 // Running is a bus that runs.
 type Running struct {
-	Bus    *dispatch.Dispatcher
-	Store  bus.Log
-	Config *config.Config
-	Broken map[string]string // why a subscription cannot be used, by its id
-	Dir    string            // of the store, for the commands in the findings; "" in memory
-	Now    time.Time         // what time it is
-	Scan   time.Duration
+	Bus     *dispatch.Dispatcher
+	Store   bus.Log
+	Config  *config.Config
+	Broken  map[string]string    // why a subscription cannot be used, by its id
+	Expired map[string]time.Time // since when the token of one is not good any more, by its id
+	Dir     string               // of the store, for the commands in the findings; "" in memory
+	Now     time.Time            // what time it is
+	Scan    time.Duration
 }
 
 // Report looks at everything. Reading the store may take until Scan is over; 0 leaves
@@ -46,7 +47,7 @@ func (o Running) Report(ctx context.Context) (*Report, error) {
 			r.rejections(s.Name, strconv.Itoa(n))
 		}
 	}
-	r.checkSubscriptions(o.Broken)
+	r.checkSubscriptions(o.Broken, o.Expired)
 	r.checkSinks(o.Bus.Sinks(), o.Now)
 	if err := r.checkRoom(ctx, o.Store, o.Config, o.Now); err != nil {
 		return nil, err
@@ -118,11 +119,15 @@ func (r *Report) checkSinks(sinks []dispatch.SinkStatus, now time.Time) {
 	r.fine("dead letters", "there are none")
 }
 
-// checkSubscriptions tells of those that are kept and cannot be used.
-func (r *Report) checkSubscriptions(broken map[string]string) {
+// checkSubscriptions tells of those that are kept and cannot be used, or not for long.
+func (r *Report) checkSubscriptions(broken map[string]string, expired map[string]time.Time) {
 	for _, id := range slices.Sorted(maps.Keys(broken)) {
 		r.bad("sinks", config.SubscriptionPrefix+id, fmt.Sprintf("subscribe again with PUT /subscriptions/%s, or end it with `sluice subscriptions rm %s`", id, id),
 			"the subscription %s was taken before and cannot be used any more, so it gets no events: %s", id, broken[id])
+	}
+	for _, id := range slices.Sorted(maps.Keys(expired)) {
+		r.warn("sinks", config.SubscriptionPrefix+id, fmt.Sprintf("give it a new one with PUT /subscriptions/%s", id),
+			"the token of the subscription %s was good until %s: its sink may refuse it", id, expired[id].UTC().Format(time.RFC3339))
 	}
 }
 

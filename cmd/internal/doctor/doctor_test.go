@@ -68,8 +68,10 @@ func TestFindings(t *testing.T) {
 			"gone: it answered 410", "sick: its breaker is open and nothing has worked for 1h0m0s: 500; 7 deliveries",
 			"out: it is not in the config, and 2 deliveries wait", "removed_sinks: {out: dead_letter}", "dead letters out: dead letters that are kept: 4",
 		}},
-		"a broken subscription": {func(r *Report) { r.checkSubscriptions(map[string]string{"x": "match: no such thing"}) }, false,
+		"a broken subscription": {func(r *Report) { r.checkSubscriptions(map[string]string{"x": "match: no such thing"}, nil) }, false,
 			[]string{"fault sinks sub.x: the subscription x was taken before", "no such thing → subscribe again with PUT /subscriptions/x, or end it with `sluice subscriptions rm x`"}},
+		"a subscription with a token of yesterday": {func(r *Report) { r.checkSubscriptions(nil, map[string]time.Time{"x": noon()}) }, true,
+			[]string{"warning sinks sub.x: the token of the subscription x was good until " + noon().UTC().Format(time.RFC3339) + ": its sink may refuse it → give it a new one with PUT /subscriptions/x"}},
 		"what is dropped for a subscription that has ended": {func(r *Report) {
 			r.checkSinks([]dispatch.SinkStatus{{Name: "sub.x", State: dispatch.StateRemoved, Backlog: 2}}, noon())
 		}, true, nil},

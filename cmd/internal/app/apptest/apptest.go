@@ -193,6 +193,7 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 // Request is one attempt at a delivery, as a function sees it.
 type Request struct {
 	ID      string // of the event
+	Path    string
 	Header  http.Header
 	Body    []byte
 	Status  int // what it was answered
@@ -235,7 +236,7 @@ func (f *Function) Set(answer http.HandlerFunc) {
 func (f *Function) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body) // a request that is cut off shows by its body
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	got := Request{ID: r.Header.Get("Ce-Id"), Header: r.Header, Body: body, Status: http.StatusNoContent, Arrived: time.Now()}
+	got := Request{ID: r.Header.Get("Ce-Id"), Path: r.URL.Path, Header: r.Header, Body: body, Status: http.StatusNoContent, Arrived: time.Now()}
 	f.mu.Lock()
 	answer := f.answer
 	f.mu.Unlock()
