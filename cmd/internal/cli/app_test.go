@@ -15,8 +15,7 @@ import (
 func startApp(t *testing.T) *app.App {
 	t.Helper()
 	r := newRig("")
-	fn := &function{}
-	fn.status.Store(200)
+	fn := &function{statuses: []int{200}}
 	cfg, err := config.Parse("test", []byte(fmt.Sprintf(`
 sinks: {fn: {http: {url: %q}}}
 rules: {all: {match: {type: [{exists: true}]}, to: [fn]}}

@@ -98,8 +98,7 @@ func TestDevKeepsEvents(t *testing.T) {
 
 func TestDevWithConfig(t *testing.T) {
 	t.Parallel()
-	fn := &function{}
-	fn.status.Store(204)
+	fn := &function{statuses: []int{204}}
 	path := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := `
 server: {listen: 127.0.0.1:0}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,25 +111,25 @@ func (p *eventPrinter) event(at time.Time, e bus.Event, note string) {
 // maxShown is how much of an event's data is printed.
 const maxShown = 16 << 10
 
-// dataText is the data of an event for people: JSON indented, text as it is, and
-// of anything else how much there is.
+// dataText is the data of an event for people.
 func dataText(e bus.Event) string {
-	data := e.Data()
-	if len(data) == 0 {
+	return bodyText(e.Data(), e.Get("datacontenttype"), e.DataIsJSON())
+}
+
+// bodyText is a body for people: JSON indented, text as it is, and of anything else how
+// much there is.
+func bodyText(body []byte, mediaType string, isJSON bool) string {
+	if len(body) == 0 {
 		return ""
 	}
-	text := string(data)
-	if e.DataIsJSON() {
+	text := string(body)
+	if isJSON {
 		var b bytes.Buffer
-		if json.Indent(&b, data, "", "  ") == nil {
+		if json.Indent(&b, body, "", "  ") == nil {
 			text = b.String()
 		}
-	} else if !utf8.Valid(data) || strings.ContainsRune(text, 0) {
-		kind := e.Get("datacontenttype")
-		if kind == "" {
-			kind = "binary data"
-		}
-		return fmt.Sprintf("(%s of %s)", size(int64(len(data))), oneLine(kind))
+	} else if !utf8.Valid(body) || strings.ContainsRune(text, 0) {
+		return fmt.Sprintf("(%s of %s)", size(int64(len(body))), oneLine(cmp.Or(mediaType, "binary data")))
 	}
 	more := ""
 	if len(text) > maxShown {

@@ -152,6 +152,18 @@ func oneLine(s string) string {
 	return strings.Map(clean, s)
 }
 
+// printable is text without what would steer a terminal.
+func printable(text string) string {
+	out := make([]rune, 0, len(text))
+	for _, r := range text {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			r = '?'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
 // printOr prints a document of the API, unless there was an error.
 func (e *env) printOr(doc json.RawMessage, err error) error {
 	if err != nil {

@@ -8,9 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"regexp"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,8 @@ import (
 // TestMain lets the scripts run this test binary as sluice.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sluice": func() {
-		os.Exit(Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt)
+		os.Exit(Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}})
 }
 
@@ -36,10 +38,12 @@ func TestMain(m *testing.M) {
 //
 //	code N sluice ARGS...  runs sluice, which has to exit with N
 //	function NAME          starts a function; $NAME is its URL
-//	answer NAME STATUS     makes it answer with a status from now on; 200 at first
+//	answer NAME STATUS...  makes it answer with a status each, and with the last one from
+//	                       then on; 200 at first. 0 hangs up without an answer
 //	server CONFIG          runs a bus in this process; $SLUICE_SERVER is its URL
 //	await REGEXP ARGS...   runs a command until it succeeds and prints something like that
 //	settled                waits until no delivery is open
+//	unsubscribed           waits until there is no subscription
 //	stop                   ends the bus
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -59,7 +63,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await": awaitOutput, "code": runCode, "function": startFunction, "answer": setAnswer,
-			"server": startServer, "settled": awaitSettled, "stop": stopServer,
+			"server": startServer, "settled": awaitSettled, "unsubscribed": awaitUnsubscribed, "stop": stopServer,
 		},
 	})
 }
@@ -110,11 +114,33 @@ func runCode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // function is a sink's far side.
-type function struct{ status atomic.Int64 }
+type function struct {
+	mu       sync.Mutex
+	statuses []int // the answers to come; the last one stays
+}
+
+func (f *function) next() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	status := f.statuses[0]
+	if len(f.statuses) > 1 {
+		f.statuses = f.statuses[1:]
+	}
+	return status
+}
+
+func (f *function) answer(statuses ...int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.statuses = statuses
+}
 
 func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
-	status := int(f.status.Load())
+	status := f.next()
+	if status == 0 {
+		panic(http.ErrAbortHandler)
+	}
 	w.WriteHeader(status)
 	if status >= 300 {
 		_, _ = io.WriteString(w, "function says no\n")
@@ -122,8 +148,7 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func startFunction(ts *testscript.TestScript, _ bool, args []string) {
-	f := &function{}
-	f.status.Store(http.StatusOK)
+	f := &function{statuses: []int{http.StatusOK}}
 	server := httptest.NewServer(f)
 	ts.Defer(server.Close)
 	stageOf(ts).functions[args[0]] = f
@@ -131,9 +156,16 @@ func startFunction(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func setAnswer(ts *testscript.TestScript, _ bool, args []string) {
-	status, err := strconv.Atoi(args[1])
-	ts.Check(err)
-	stageOf(ts).functions[args[0]].status.Store(int64(status))
+	if len(args) < 2 {
+		ts.Fatalf("usage: answer NAME STATUS...")
+	}
+	var statuses []int
+	for _, text := range args[1:] {
+		status, err := strconv.Atoi(text)
+		ts.Check(err)
+		statuses = append(statuses, status)
+	}
+	stageOf(ts).functions[args[0]].answer(statuses...)
 }
 
 func startServer(ts *testscript.TestScript, _ bool, args []string) {
@@ -159,18 +191,28 @@ func stopServer(ts *testscript.TestScript, _ bool, _ []string) {
 // awaitSettled looks again and again: a balance has no signal.
 func awaitSettled(ts *testscript.TestScript, _ bool, _ []string) {
 	bus := stageOf(ts).app.Bus()
+	await(func() bool { b := bus.Balance(); return bus.Unsettled() == 0 && b.Open() == 0 && b.Lost() == 0 }, func() {
+		ts.Fatalf("deliveries are still open: %+v", bus.Balance())
+	})
+}
+
+func awaitUnsubscribed(ts *testscript.TestScript, _ bool, _ []string) {
+	app := stageOf(ts).app
+	await(func() bool { return len(app.Subscriptions()) == 0 }, func() {
+		ts.Fatalf("there are still subscriptions: %+v", app.Subscriptions())
+	})
+}
+
+func await(holds func() bool, late func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	look := time.NewTicker(2 * time.Millisecond)
 	defer look.Stop()
-	for {
-		if b := bus.Balance(); bus.Unsettled() == 0 && b.Open() == 0 && b.Lost() == 0 {
-			return
-		}
+	for !holds() {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			ts.Fatalf("deliveries are still open: %+v", bus.Balance())
+			late()
 		}
 	}
 }
