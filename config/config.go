@@ -43,8 +43,9 @@ type Config struct {
 
 // Subscriptions says what callers may subscribe at run time.
 type Subscriptions struct {
-	Max          int  `yaml:"max" doc:"The most subscriptions there may be; 0 for none at all."`
-	PrivateSinks bool `yaml:"private_sinks" doc:"Lets subscriptions deliver to loopback and private addresses. Whoever may subscribe can then reach what this machine reaches."`
+	Max          int          `yaml:"max" doc:"The most subscriptions there may be; 0 for none at all."`
+	PrivateSinks bool         `yaml:"private_sinks" doc:"Lets subscriptions deliver to all loopback and private addresses. Whoever may subscribe can then reach what this machine reaches."`
+	Allow        []value.CIDR `yaml:"allow" doc:"Addresses that are not public and that subscriptions may deliver to all the same, such as 10.1.0.0/16. What counts is the address that a name leads to. Metadata services of clouds stay out of reach."`
 }
 
 // Validate finds what single values cannot show.

@@ -28,6 +28,7 @@ type HTTP struct {
 	Consent   *HTTPConsent          `yaml:"validate" doc:"Ask by OPTIONS whether the far side takes deliveries, before the first one: the abuse protection of CloudEvents web hooks."`
 	KeepWarm  *HTTPWarm             `yaml:"keep_warm" doc:"Keep the function warm while nothing is delivered: a time such as 5m, or a mapping."`
 	MaxAnswer value.Bytes           `yaml:"max_answer" doc:"How much of an answer is read."`
+	Metadata  bool                  `yaml:"metadata_service" doc:"Lets the sink reach the metadata service of a cloud, such as 169.254.169.254, which hands out credentials to whoever asks. Nothing else that is sent may go there."`
 }
 
 // The values of HTTP.Mode.
@@ -101,7 +102,7 @@ func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
 		structured: s.Mode == modeStructured,
 		maxAnswer:  int(s.MaxAnswer),
 		header:     http.Header{"User-Agent": {userAgent()}},
-		transport:  newRoundTripper(s.URL, env, files),
+		transport:  newRoundTripper(s.URL, s.reach(env), files),
 		signer:     newStandardSigner(s.Sign),
 		secrets:    s.secrets(),
 		help:       s.help(),

@@ -226,7 +226,7 @@ func TestHTTPToSDK(t *testing.T) {
 
 func TestHTTPRefusesMetadata(t *testing.T) {
 	t.Parallel()
-	for _, host := range []string{"169.254.169.254", "[fe80::1%25lo]:80", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "100.100.100.200"} {
+	for _, host := range []string{"169.254.169.254", "[fe80::a9fe:a9fe%25lo]:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "100.100.100.200"} {
 		s := sinks.NewHTTP()
 		s.URL = parse(t, "http://"+host+"/latest")
 		err := open(t, s).Deliver(t.Context(), testDelivery(t, "json"))

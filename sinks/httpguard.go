@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+
+	"sluice/config/value"
 )
 
 // refusedAddress is an address that nothing is delivered to.
@@ -15,9 +17,9 @@ type refusedAddress struct {
 
 func (e *refusedAddress) Error() string {
 	if e.guarded {
-		return fmt.Sprintf("%s is an address of this machine or of a private network, which a sink that was added at run time may not reach", e.addr)
+		return fmt.Sprintf("%s is an address of this machine or of a private network, which a sink that was added at run time may not reach unless subscriptions.allow of the config has it", e.addr)
 	}
-	return fmt.Sprintf("%s is a link-local or cloud metadata address, and nothing is delivered there", e.addr)
+	return fmt.Sprintf("%s is a cloud metadata address, which hands out credentials: nothing is delivered there but by an http sink of the config with metadata_service: true", e.addr)
 }
 
 // guard is the net.Dialer.Control of a sink. It runs after name resolution and
@@ -29,29 +31,48 @@ func (e Env) guard(_, address string, _ syscall.RawConn) error {
 		return fmt.Errorf("not an address: %s", address)
 	}
 	addr := ap.Addr().WithZone("").Unmap()
-	if forbidden(addr) {
-		return &refusedAddress{addr: ap.Addr()}
+	if metadataService(addr) {
+		if e.Guarded || !e.metadata {
+			return &refusedAddress{addr: ap.Addr()}
+		}
+		return nil
 	}
-	if e.Guarded && private(addr) {
+	if e.Guarded && private(addr) && !e.allows(addr) {
 		return &refusedAddress{ap.Addr(), true}
 	}
 	return nil
 }
 
-// forbidden tells whether an address is link-local or belongs to the metadata
-// service of a cloud, which hands out credentials to whoever asks.
-func forbidden(addr netip.Addr) bool {
+// reach is env with what the settings say about metadata services.
+func (s *HTTP) reach(env Env) Env {
+	env.metadata = s.Metadata
+	return env
+}
+
+// allows tells whether the operator lets guarded sinks reach an address. What another
+// address leads to, such as one of NAT64, has to be written as that.
+func (e Env) allows(addr netip.Addr) bool {
+	return slices.ContainsFunc(e.Allow, func(c value.CIDR) bool { return c.Contains(addr) })
+}
+
+// metadataService tells whether an address belongs to the metadata service of a cloud, which
+// hands out credentials to whoever asks. The operator's sinks may reach what else is
+// link-local.
+func metadataService(addr netip.Addr) bool {
 	addr = embedded(addr.WithZone("").Unmap())
-	if addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast() {
-		return true
-	}
 	switch addr.String() {
 	case "100.100.100.200", // Alibaba Cloud
-		"168.63.129.16", // Azure
-		"192.0.0.192":   // Oracle Cloud
+		"168.63.129.16",   // Azure
+		"192.0.0.192",     // Oracle Cloud
+		"169.254.0.23",    // Tencent Cloud
+		"169.254.42.42",   // Scaleway
+		"fd00:42::42",     // Scaleway
+		"fe80::a9fe:a9fe": // OpenStack
 		return true
 	}
-	return within(addr, "fd00:ec2::/32") || // AWS
+	return within(addr, "169.254.169.0/24") || // nearly everybody
+		within(addr, "169.254.170.0/24") || // the credentials of containers and pods of AWS
+		within(addr, "fd00:ec2::/32") || // AWS
 		within(addr, "fd20:ce::/32") // Google Cloud
 }
 

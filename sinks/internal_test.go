@@ -17,21 +17,64 @@ import (
 	"sluice/config/value"
 )
 
-func TestForbidden(t *testing.T) {
+func TestMetadataService(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]bool{
 		"127.0.0.1": false, "::1": false, "10.0.0.1": false, "8.8.8.8": false, "fd00::1": false, "0.0.0.0": false,
-		"169.254.0.1": true, "169.254.169.254": true, "169.254.170.2": true, "::ffff:169.254.169.254": true,
-		"fe80::1": true, "fe80::1%eth0": true, "febf::1": true, "fec0::1": false,
+		"169.254.0.1": false, "fe80::1": false, "fe80::1%eth0": false, "febf::1": false, "fec0::1": false,
+		"169.254.169.254": true, "169.254.170.2": true, "169.254.170.23": true, "::ffff:169.254.169.254": true,
+		"fe80::a9fe:a9fe": true, "fe80::a9fe:a9fe%eth0": true,
 		"fd00:ec2::254": true, "fd00:ec2::23": true, "64:ff9b::a9fe:a9fe": true, "64:ff9b::808:808": false,
 		"168.63.129.16": true, "100.100.100.200": true, "192.0.0.192": true,
 	} {
-		if got := forbidden(netip.MustParseAddr(addr)); got != want {
-			t.Errorf("forbidden(%s) = %v", addr, got)
+		if got := metadataService(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("metadataService(%s) = %v", addr, got)
 		}
 	}
-	if err := (Env{}).guard("tcp", "nonsense", nil); err == nil {
-		t.Error("an address that cannot be read is let through")
+}
+
+// Who may reach what: the operator's sinks all but metadata services, and those too when
+// they say so; guarded sinks what is public and what the operator allows, and never
+// metadata services.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	ranges := func(texts ...string) (all []value.CIDR) {
+		for _, text := range texts {
+			c, err := value.ParseCIDR(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, c)
+		}
+		return all
+	}
+	some, all := ranges("10.1.0.0/16", "169.254.7.0/24", "fd00::/16", "169.254.169.0/24"), ranges("0.0.0.0/0", "::/0")
+	may := &HTTP{Metadata: true}
+	envs := []Env{
+		{}, may.reach(Env{}), may.reach(Env{Guarded: true}), may.reach(Env{Guarded: true, Allow: some}), may.reach(Env{Guarded: true, Allow: all}),
+	}
+	for _, c := range []struct {
+		address string
+		may     []bool // the operator's, with metadata_service; a caller's, with some addresses allowed, with all
+	}{
+		{"8.8.8.8:80", []bool{true, true, true, true, true}},
+		{"127.0.0.1:80", []bool{true, true, false, false, true}},
+		{"10.1.2.3:80", []bool{true, true, false, true, true}},
+		{"[::ffff:10.1.2.3]:80", []bool{true, true, false, true, true}},
+		{"10.2.2.3:80", []bool{true, true, false, false, true}},
+		{"[64:ff9b::10.1.2.3]:80", []bool{true, true, false, false, true}},
+		{"[fd00::1]:80", []bool{true, true, false, true, true}},
+		{"[fe80::1%eth0]:80", []bool{true, true, false, false, true}},
+		{"169.254.7.1:80", []bool{true, true, false, true, true}},
+		{"169.254.169.254:80", []bool{false, true, false, false, false}},
+		{"[fd00:ec2::254]:80", []bool{false, true, false, false, false}},
+		{"nonsense", []bool{false, false, false, false, false}},
+	} {
+		for i, e := range envs {
+			if err := e.guard("tcp", c.address, nil); (err == nil) != c.may[i] {
+				t.Errorf("%s, case %d: %v, want it reached: %v", c.address, i, err, c.may[i])
+			}
+		}
 	}
 }
 

@@ -38,6 +38,11 @@ type Env struct {
 	// reach public addresses only, and name no file of this machine. A kind that
 	// cannot see to that is not opened: see unguarded.
 	Guarded bool
+	// Allow are addresses that are not public and that a guarded sink may reach too.
+	// Metadata services are never among them.
+	Allow []value.CIDR
+
+	metadata bool // it may reach the metadata service of a cloud
 }
 
 // unguarded is the error of a kind that reaches what it is told to, or acts with the

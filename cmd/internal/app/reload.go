@@ -59,7 +59,13 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	if err := a.server.check(next.Server); err != nil {
 		return api.Reload{}, err
 	}
-	table, err := a.table(ctx, next, changed(changes.Sinks))
+	fresh := changed(changes.Sinks)
+	if was, is := now.Subscriptions, next.Subscriptions; was.PrivateSinks != is.PrivateSinks || !slices.Equal(was.Allow, is.Allow) {
+		for _, s := range a.current() {
+			fresh[s.name()] = true // what it may reach has changed
+		}
+	}
+	table, err := a.table(ctx, next, fresh)
 	if err != nil {
 		return api.Reload{}, err
 	}
@@ -139,7 +145,7 @@ func (a *App) tableWith(ctx context.Context, cfg *config.Config, fresh map[strin
 		}
 		t.Sinks = append(t.Sinks, spec)
 	}
-	if err := a.addSubscriptions(ctx, &t, fresh, subscriptions); err != nil {
+	if err := a.addSubscriptions(ctx, &t, cfg.Subscriptions, fresh, subscriptions); err != nil {
 		return t, errors.Join(err, closeSinks(t.Sinks))
 	}
 	return t, nil

@@ -282,8 +282,7 @@ func (a *App) bringInto(ctx context.Context, next map[string]*subscription, fres
 
 // addSubscriptions adds subscriptions to a table. What waits for one that is gone is
 // dropped: nobody is left who could choose.
-func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map[string]bool, all map[string]*subscription) error {
-	private := a.Config().Subscriptions.PrivateSinks
+func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, may config.Subscriptions, fresh map[string]bool, all map[string]*subscription) error {
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		s := all[id]
 		if s.broken != nil {
@@ -292,7 +291,9 @@ func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, fresh map
 		spec := dispatch.SinkSpec{Name: s.name(), Options: s.options}
 		if fresh == nil || fresh[s.name()] {
 			var err error
-			spec.Sink, err = s.opener.Open(ctx, sinks.Env{Name: s.name(), Log: a.log.With("sink", s.name()), Guarded: !private})
+			spec.Sink, err = s.opener.Open(ctx, sinks.Env{
+				Name: s.name(), Log: a.log.With("sink", s.name()), Guarded: !may.PrivateSinks, Allow: may.Allow,
+			})
 			if err != nil {
 				return fmt.Errorf("subscription %s: %w", id, err)
 			}

@@ -300,3 +300,40 @@ rules: {end: {match: {type: [done]}, to: [last]}}
 		t.Errorf("answers on the bus: %v", got)
 	}
 }
+
+// What subscriptions may reach is what the config says now: a reload closes the way to
+// what it does not allow any more.
+func TestSubscriptionsReachWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	const config = `
+subscriptions: {%s}
+sinks: {out: {stdout: {}}}
+rules: {all: {match: {type: [none]}, to: [out]}}
+`
+	n := apptest.Start(t, fmt.Sprintf(config, "allow: [127.0.0.0/8]"))
+	if a := n.Do("PUT", "/subscriptions/s", `{"sink": "`+f.URL+`"}`); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	n.MustPublish("allowed", "a", "{}")
+	apptest.Eventually(t, "it is delivered", func() bool { return f.Delivered()["allowed"] == 1 })
+	for i, c := range []struct {
+		settings string
+		reached  bool
+	}{
+		{"max: 5", false}, {"allow: [10.0.0.0/8, 127.0.0.2]", false}, {"private_sinks: true", true}, {"allow: [127.0.0.1]", true},
+	} {
+		n.WriteConfig(fmt.Sprintf(config, c.settings))
+		var reload struct{ OK bool }
+		if n.Post("/api/v1/reload", "{}", &reload); !reload.OK {
+			t.Fatal("the reload failed")
+		}
+		dead := n.Bus().Balance().Dead
+		id := fmt.Sprint(i)
+		n.MustPublish(id, "a", "{}")
+		apptest.Eventually(t, "it has ended", func() bool { return f.Delivered()[id] == 1 || n.Bus().Balance().Dead > dead })
+		if reached := f.Delivered()[id] == 1; reached != c.reached {
+			t.Errorf("%s: it was reached: %v, want %v", c.settings, reached, c.reached)
+		}
+	}
+}
