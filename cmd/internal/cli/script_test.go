@@ -40,11 +40,13 @@ func TestMain(m *testing.M) {
 //	function NAME          starts a function; $NAME is its URL
 //	answer NAME STATUS...  makes it answer with a status each, and with the last one from
 //	                       then on; 200 at first. 0 hangs up without an answer
-//	server CONFIG          runs a bus in this process; $SLUICE_SERVER is its URL
+//	reply NAME TYPE        makes it reply with an event of a type where it answers 200
+//	server CONFIG [DIR]    runs a bus in this process, in memory or on a directory;
+//	                       $SLUICE_SERVER is its URL
 //	await REGEXP ARGS...   runs a command until it succeeds and prints something like that
 //	settled                waits until no delivery is open
 //	unsubscribed           waits until there is no subscription
-//	stop                   ends the bus
+//	halt                   ends the bus; stop would end the script
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -62,8 +64,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": awaitOutput, "code": runCode, "function": startFunction, "answer": setAnswer,
-			"server": startServer, "settled": awaitSettled, "unsubscribed": awaitUnsubscribed, "stop": stopServer,
+			"await": awaitOutput, "code": runCode, "function": startFunction, "answer": setAnswer, "reply": setReply,
+			"server": startServer, "settled": awaitSettled, "unsubscribed": awaitUnsubscribed, "halt": stopServer,
 		},
 	})
 }
@@ -116,17 +118,18 @@ func runCode(ts *testscript.TestScript, neg bool, args []string) {
 // function is a sink's far side.
 type function struct {
 	mu       sync.Mutex
-	statuses []int // the answers to come; the last one stays
+	statuses []int  // the answers to come; the last one stays
+	reply    string // the type of the event to answer with
 }
 
-func (f *function) next() int {
+func (f *function) next() (status int, reply string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	status := f.statuses[0]
+	status = f.statuses[0]
 	if len(f.statuses) > 1 {
 		f.statuses = f.statuses[1:]
 	}
-	return status
+	return status, f.reply
 }
 
 func (f *function) answer(statuses ...int) {
@@ -137,9 +140,12 @@ func (f *function) answer(statuses ...int) {
 
 func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
-	status := f.next()
+	status, reply := f.next()
 	if status == 0 {
 		panic(http.ErrAbortHandler)
+	}
+	if status == http.StatusOK && reply != "" {
+		w.Header().Set("Ce-Type", reply)
 	}
 	w.WriteHeader(status)
 	if status >= 300 {
@@ -168,10 +174,21 @@ func setAnswer(ts *testscript.TestScript, _ bool, args []string) {
 	stageOf(ts).functions[args[0]].answer(statuses...)
 }
 
+func setReply(ts *testscript.TestScript, _ bool, args []string) {
+	f := stageOf(ts).functions[args[0]]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reply = args[1]
+}
+
 func startServer(ts *testscript.TestScript, _ bool, args []string) {
 	s := stageOf(ts)
+	dir := ""
+	if len(args) > 1 {
+		dir = ts.MkAbs(args[1])
+	}
 	a, err := app.New(app.Options{
-		Path: ts.MkAbs(args[0]), Listen: "127.0.0.1:0", Memory: true, Version: "v0.0.0-test", Log: slog.New(slog.DiscardHandler),
+		Path: ts.MkAbs(args[0]), Listen: "127.0.0.1:0", Memory: dir == "", Dir: dir, Version: "v0.0.0-test", Log: slog.New(slog.DiscardHandler),
 		Kinds: config.Options{Sinks: sinks.Kinds(), Sources: sources.Kinds(), Env: func(name string) (string, bool) {
 			v := ts.Getenv(name)
 			return v, v != ""
