@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -174,9 +175,7 @@ func (s *kafkaSource) Run(ctx context.Context, pub bus.Publisher) error {
 		return fmt.Errorf("kafka: %w", err)
 	}
 	defer s.end(client)
-	ctx, cancel := context.WithCancel(ctx)
 	cluster, err := clusterOf(ctx, client, s.env.Name)
-	defer cancel()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -185,13 +184,19 @@ func (s *kafkaSource) Run(ctx context.Context, pub bus.Publisher) error {
 	}
 	s.lag.Store(lag)
 	defer s.lag.Store(nil)
-	defer lag.follow(ctx, client)()
-	defer cancel() // first, so that there is an end to wait for
+	within, fail := context.WithCancelCause(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer fail(nil) // first, so that there is an end to wait for
+	beside(&asking, fail, func() { lag.follow(within, client) })
 	run := &kafkaRun{
 		source: s, client: client, watch: watch, owned: owned, lag: lag, feed: feed{&s.env, pub},
 		mapping: kafkaMapping{source: s.settings.sourceOf(cluster), typ: s.settings.Type, contentType: s.settings.ContentType},
 	}
-	return run.loop(ctx)
+	if err := run.loop(within); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return context.Cause(within)
 }
 
 // end leaves the group, so that others get the partitions at once, and closes the

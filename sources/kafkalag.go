@@ -87,22 +87,18 @@ func (l *kafkaLag) now() (lag Lag, ok bool) {
 	return lag, len(l.partitions) > 0
 }
 
-// follow asks for the ends until ctx ends; the function it returns waits for that.
-func (l *kafkaLag) follow(ctx context.Context, client *kgo.Client) (wait func()) {
-	var asking sync.WaitGroup
-	asking.Go(func() {
-		tick := time.NewTicker(kafkaAsk)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				_ = l.ask(ctx, client) // the next time, then; what fails shows elsewhere
-			}
+// follow asks for the ends until ctx ends.
+func (l *kafkaLag) follow(ctx context.Context, client *kgo.Client) {
+	tick := time.NewTicker(kafkaAsk)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = l.ask(ctx, client) // the next time, then; what fails shows elsewhere
 		}
-	})
-	return asking.Wait
+	}
 }
 
 func (l *kafkaLag) ask(ctx context.Context, client *kgo.Client) error {

@@ -167,15 +167,26 @@ func (s *natsSource) Run(ctx context.Context, pub bus.Publisher) error {
 		cluster = s.env.Name
 	}
 	run.mapping = s.settings.mapping(cluster)
+	within, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	run.fail = fail
+	if err := run.read(within); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return context.Cause(within)
+}
+
+// read reads until ctx ends.
+func (r *natsRun) read(ctx context.Context) error {
 	// What is in flight when ctx ends gets some more time.
 	flight, land := context.WithCancel(context.WithoutCancel(ctx))
 	defer land()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(natsGrace, land) })
 	defer stop()
-	if s.settings.JetStream != nil {
-		return run.stream(ctx, flight)
+	if r.source.settings.JetStream != nil {
+		return r.stream(ctx, flight)
 	}
-	return run.core(ctx, flight)
+	return r.core(ctx, flight)
 }
 
 // slow is told when a subscription of core NATS drops messages.
@@ -190,6 +201,7 @@ type natsRun struct {
 	watch   *nats.Watch
 	feed    feed
 	mapping natsMapping
+	fail    context.CancelCauseFunc // ends the run
 }
 
 // close makes sure that the last acknowledgements are on their way.

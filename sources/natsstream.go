@@ -46,7 +46,7 @@ func (r *natsRun) stream(ctx, flight context.Context) error {
 	defer r.source.lag.Store(nil)
 	following, unfollow := context.WithCancel(ctx)
 	var asking sync.WaitGroup
-	asking.Go(func() { follow(following, consumer, lag) })
+	beside(&asking, r.fail, func() { follow(following, consumer, lag) })
 	defer asking.Wait()
 	defer unfollow()
 	for wait := feedFirst; ctx.Err() == nil; {
@@ -198,7 +198,7 @@ func (r *natsRun) take(ctx context.Context, batch []jetstream.Msg, config jetstr
 	if len(batch) == 0 {
 		return nil
 	}
-	defer keepAlive(batch, config.AckWait)()
+	defer r.keepAlive(batch, config.AckWait)()
 	events := make([]bus.Event, 0, len(batch))
 	var poison []Rejected
 	for i, msg := range batch {
@@ -245,10 +245,10 @@ func (r *natsRun) acknowledge(batch []jetstream.Msg, policy jetstream.AckPolicy)
 }
 
 // keepAlive tells the server that a batch is being worked on, until stop is called.
-func keepAlive(batch []jetstream.Msg, ackWait time.Duration) (stop func()) {
+func (r *natsRun) keepAlive(batch []jetstream.Msg, ackWait time.Duration) (stop func()) {
 	done := make(chan struct{})
 	var working sync.WaitGroup
-	working.Go(func() {
+	beside(&working, r.fail, func() {
 		tick := time.NewTicker(max(100*time.Millisecond, ackWait/3))
 		defer tick.Stop()
 		for {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -96,27 +94,19 @@ func TestS3ServeForward(t *testing.T) {
 func TestS3ServeForwardDoubt(t *testing.T) {
 	t.Parallel()
 	behind := servedS3(t)
-	target, err := url.Parse(behind.url())
-	if err != nil {
-		t.Fatal(err)
-	}
 	var lose, deaf atomic.Bool
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host
-	}}
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address := behindProxy(t, behind.url(), func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
 		change := r.Method == http.MethodPut || r.Method == http.MethodDelete
 		if change && deaf.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		if change && lose.Load() {
-			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			pass.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
 		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(front.Close)
-	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, front.URL), &sourcetest.Publisher{})
+		pass.ServeHTTP(w, r)
+	})
+	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, address), &sourcetest.Publisher{})
 	for _, key := range []string{"kept", "gone"} {
 		if err := e.put(key, "old"); err != nil {
 			t.Fatal(err)

@@ -28,8 +28,7 @@ type outbox struct {
 	pub bus.Publisher
 	env *Env
 
-	// happened tells, for an event in doubt, whether what it tells was done. It is nil
-	// where nothing is in doubt.
+	// happened tells, for an event in doubt, whether what it tells was done.
 	happened func(ctx context.Context, name objectName, doubt string) (bool, error)
 
 	seed    maphash.Seed
@@ -79,6 +78,7 @@ const (
 // newOutbox takes up what an earlier process still owed.
 func newOutbox(db *bbolt.DB, pub bus.Publisher, env *Env) (*outbox, error) {
 	o := &outbox{db: db, pub: pub, env: env, seed: maphash.MakeSeed(), waiting: make(map[objectName][]dueEvent)}
+	o.happened = o.noted
 	err := db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(tableDue)).ForEach(func(id, doc []byte) error {
 			var saved savedEvent
@@ -208,6 +208,28 @@ func (o *outbox) clear(due []dueEvent) (sure []dueEvent, err error) {
 		sure = append(sure, d)
 	}
 	return sure, err
+}
+
+// noted is happened for an endpoint whose objects are on disk: the doubts are those of
+// a time when they were forwarded, and the S3 that knew is not in the settings any
+// more. Nobody was told that such a change was made, since that is said only once its
+// event is on the bus: so leaving the event out takes nothing back, whereas publishing
+// it may tell of an object that never was. But a multipart upload that the other S3
+// completed is noted here, and who asks once more is told so: its event counts.
+func (o *outbox) noted(_ context.Context, name objectName, doubt string) (done bool, err error) {
+	err = o.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(tableUploads)).ForEach(func(_, doc []byte) error {
+			var u partsUpload
+			err := json.Unmarshal(doc, &u)
+			done = done || u.Created != "" && u.Mark == doubt
+			return err
+		})
+	})
+	if err == nil && !done {
+		o.env.Log.Warn("the event of a change is left out: the S3 that it was forwarded to did not say that it was made, and forward is not in the settings any more",
+			"bucket", name.bucket, "key", name.key, "removed", doubt == doubtRemoved)
+	}
+	return done, err
 }
 
 // wait keeps an event for later.

@@ -71,15 +71,16 @@ func (s *s3Server) Run(ctx context.Context, pub bus.Publisher) (err error) {
 	if err := backend.restore(ctx, handler); err != nil {
 		return fmt.Errorf("the multipart uploads in %s: %w", s.env.Dir, err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	within, fail := context.WithCancelCause(ctx)
 	var working sync.WaitGroup
 	defer working.Wait()
-	working.Go(func() { out.run(ctx) })
-	working.Go(func() { s.tidy(ctx, backend, library) })
-	err = s.serve(ctx, listener, handler)
-	cancel()
-	return err
+	defer fail(nil) // first, so that there is an end to wait for
+	beside(&working, fail, func() { out.run(within) })
+	beside(&working, fail, func() { s.tidy(within, backend, library) })
+	if err := s.serve(within, listener, handler); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return context.Cause(within)
 }
 
 // s3Backend is where the objects are.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"sluice/bus"
@@ -33,6 +34,16 @@ func contained(do func() error) (err error) {
 		}
 	}()
 	return do()
+}
+
+// beside runs do in a goroutine of its own, for the one that is called Run; fail hears
+// of a panic, and is to end the run.
+func beside(staff *sync.WaitGroup, fail func(error), do func()) {
+	staff.Go(func() {
+		if err := contained(func() error { do(); return nil }); err != nil {
+			fail(err)
+		}
+	})
 }
 
 // Readier is a Source that can say when it takes events: before that nobody is

@@ -57,8 +57,8 @@ func (r *sqsRun) run(ctx context.Context) {
 	defer stop()
 	aside, quiet := context.WithCancel(context.WithoutCancel(ctx))
 	var side sync.WaitGroup
-	side.Go(func() { r.extend(aside) })
-	side.Go(func() { r.measure(ctx) })
+	beside(&side, r.fail, func() { r.extend(aside) })
+	beside(&side, r.fail, func() { r.measure(ctx) })
 	r.hire(ctx, flight)
 	r.staff.Wait()
 	quiet()
@@ -72,11 +72,7 @@ func (r *sqsRun) hire(ctx, flight context.Context) {
 	set := r.source.settings
 	if ctx.Err() == nil && (r.workers+1)*sqsBatch <= set.MaxInFlight && r.bytes < int64(set.MaxBytes) {
 		r.workers++
-		r.staff.Go(func() {
-			if err := contained(func() error { r.work(ctx, flight); return nil }); err != nil {
-				r.fail(err)
-			}
-		})
+		beside(&r.staff, r.fail, func() { r.work(ctx, flight) })
 	}
 }
 

@@ -1,0 +1,128 @@
+package sources_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"sluice/sources"
+	"sluice/sources/sourcetest"
+)
+
+// behindProxy is the address of an S3 for which a test answers, or lets requests pass.
+func behindProxy(t *testing.T, address string, answer func(w http.ResponseWriter, r *http.Request, pass http.Handler)) string {
+	t.Helper()
+	target, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host
+	}}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r, pass) }))
+	t.Cleanup(front.Close)
+	return front.URL
+}
+
+// The S3 behind is down, and so forward is taken out of the settings while nobody knows
+// what became of the last changes. The endpoint goes on with its own disk: without the
+// events of what nobody was told to be done, and with that of an upload that is known to
+// be complete.
+func TestS3ServeForwardTakenOut(t *testing.T) {
+	t.Parallel()
+	var deaf, refuses atomic.Bool
+	address := behindProxy(t, servedS3(t).url(), func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if deaf.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		pass.ServeHTTP(w, r)
+	})
+	host := sourcetest.NewHost(t)
+	pub := &sourcetest.Publisher{Before: func(context.Context) error {
+		if refuses.Load() {
+			return errors.New("the bus takes nothing")
+		}
+		return nil
+	}}
+	e := serveOn(t, host, forwardTo(t, address), pub)
+	bucket, big := aws.String(serveBucket), aws.String("big")
+	if err := e.put("kept", "old"); err != nil {
+		t.Fatal(err)
+	}
+	begun, err := e.client().CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: bucket, Key: big})
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := e.client().UploadPart(t.Context(), &s3.UploadPartInput{
+		Bucket: bucket, Key: big, UploadId: begun.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(make([]byte, 100)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete := &s3.CompleteMultipartUploadInput{
+		Bucket: bucket, Key: big, UploadId: begun.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}},
+	}
+	refuses.Store(true)
+	if _, err := e.client().CompleteMultipartUpload(t.Context(), complete); err == nil {
+		t.Error("an upload is acknowledged whose event the bus does not have")
+	}
+	deaf.Store(true)
+	_, removed := e.client().DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: bucket, Key: aws.String("kept")})
+	if e.put("new", "hello") == nil || removed == nil {
+		t.Error("acknowledged although it was not done")
+	}
+	e.stop()
+	refuses.Store(false)
+	alone := serveSettings()
+	alone.Serve.Buckets = []string{serveBucket}
+	e = serveOn(t, host, alone, pub)
+	if err := e.put("new", "later"); err != nil {
+		t.Errorf("an object whose last upload is in doubt takes no other: %v", err)
+	}
+	if _, err := e.client().CompleteMultipartUpload(t.Context(), complete); err != nil {
+		t.Errorf("an upload that is complete is not acknowledged: %v", err)
+	}
+	got := e.told()
+	slices.Sort(got)
+	want := []string{"object.created.complete_multipart_upload big 100", "object.created.put kept 3", "object.created.put new 5"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the events are %v, want %v", got, want)
+	}
+}
+
+// A panic in the background ends the source, with an error, and not the bus.
+func TestS3ServePanics(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	pub := &sourcetest.Publisher{Before: func(context.Context) error {
+		if calls++; calls == 1 {
+			return errors.New("the bus takes nothing")
+		}
+		panic("a fault of the bus")
+	}}
+	src := sourcetest.NewHost(t).Open(t, serveSettings())
+	ended := make(chan error, 1)
+	go func() { ended <- src.Run(t.Context(), pub) }()
+	<-src.(sources.Readier).Ready()
+	_, err := clientOf("http://"+sources.S3Addr(src), serveAccess, serveSecret).PutObject(t.Context(),
+		&s3.PutObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("key"), Body: strings.NewReader("x")})
+	if err == nil {
+		t.Error("acknowledged although the bus has no event of it")
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "it panicked: a fault of the bus") {
+		t.Errorf("Run: %v", err)
+	}
+}
