@@ -4,12 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
-	"os"
-	"sync"
 	"time"
 
 	"sluice/config/value"
@@ -42,25 +38,8 @@ func (t *HTTPTLS) validate(to value.URL) value.Faults {
 
 // tlsFiles is the configuration that the files make.
 type tlsFiles struct {
-	settings HTTPTLS
-	name     string // that the certificate has to be for
-	log      *slog.Logger
-
-	mu     sync.Mutex
-	stamps stamps
-	config *tls.Config
-}
-
-// stamps tell one state of the files from another; nil where there is none.
-type stamps [3]os.FileInfo
-
-func (s stamps) same(other stamps) bool {
-	for i, a := range s {
-		if b := other[i]; a != nil && (b == nil || !os.SameFile(a, b) || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime())) {
-			return false
-		}
-	}
-	return true
+	files *value.TLSFiles
+	name  string // that the certificate has to be for
 }
 
 // open reads the files. It is nil for nil settings.
@@ -71,66 +50,28 @@ func (t *HTTPTLS) open(to value.URL, env Env) (*tlsFiles, error) {
 	if env.Guarded && t.CA+t.Cert+t.Key != "" {
 		return nil, errors.New("tls: names a file of this machine, which a sink that was added at run time may not")
 	}
-	f := &tlsFiles{settings: *t, name: t.ServerName, log: env.logger()}
+	log := env.logger()
+	f := &tlsFiles{name: t.ServerName}
 	if f.name == "" {
 		f.name = to.Hostname()
 	}
 	var err error
-	if f.stamps, err = f.look(); err == nil {
-		f.config, err = f.read()
-	}
-	if err != nil {
+	settings := value.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: f.name, Insecure: t.Insecure}
+	if f.files, err = settings.Follow(func(err error) { log.Warn("the connection to the far side", "err", err) }); err != nil {
 		return nil, err
 	}
 	if t.Insecure {
-		f.log.Warn("the certificate of the far side is not checked, as tls.insecure says: anybody on the way can read and change what is sent, the credentials too",
+		log.Warn("the certificate of the far side is not checked, as tls.insecure says: anybody on the way can read and change what is sent, the credentials too",
 			"url", (&url.URL{Scheme: to.Scheme, Host: to.Host}).String())
 	}
 	return f, nil
 }
 
-// look takes the stamps of the files.
-func (f *tlsFiles) look() (found stamps, err error) {
-	for i, path := range [3]string{f.settings.CA, f.settings.Cert, f.settings.Key} {
-		if path == "" {
-			continue
-		}
-		if found[i], err = os.Stat(path); err != nil {
-			return found, fmt.Errorf("tls: %w", err)
-		}
-	}
-	return found, nil
-}
-
-// read makes a configuration of the files.
-func (f *tlsFiles) read() (*tls.Config, error) {
-	s := value.TLS{CA: f.settings.CA, Cert: f.settings.Cert, Key: f.settings.Key, ServerName: f.name, Insecure: f.settings.Insecure}
-	c, err := s.Config()
-	if err == nil {
-		c.NextProtos = []string{"h2", "http/1.1"}
-	}
-	return c, err
-}
-
-// current is the configuration that the files make now. Files that cannot be used,
-// as between the change of one and of the next, leave the last one in force.
+// current is the configuration that the files make now.
 func (f *tlsFiles) current() *tls.Config {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	found, err := f.look()
-	if err == nil && found.same(f.stamps) {
-		return f.config
-	}
-	var fresh *tls.Config
-	if err == nil {
-		fresh, err = f.read()
-	}
-	if err != nil {
-		f.log.Warn("the files of tls have changed and cannot be used; what they held before stays in force", "err", err)
-		return f.config
-	}
-	f.config, f.stamps = fresh, found
-	return fresh
+	c := f.files.Current().Clone()
+	c.NextProtos = []string{"h2", "http/1.1"}
+	return c
 }
 
 // handshakeTimeout bounds a TLS handshake.

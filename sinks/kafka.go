@@ -104,7 +104,7 @@ func (s *Kafka) Open(_ context.Context, env Env) (Sink, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		sink.headers = append(sink.headers, segmentio.Header{Key: name, Value: []byte(s.Headers[name].Value())})
 	}
-	if sink.cluster, err = s.Transport(known...); err != nil {
+	if sink.cluster, err = s.Transport(env.logger(), known...); err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	return sink, nil

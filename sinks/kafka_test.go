@@ -128,6 +128,24 @@ func kafkaSettings(far *kafkaFar) *sinks.Kafka {
 	return s
 }
 
+// A broker wants certificates, of another authority than when the sink was opened: the
+// files were replaced since.
+func TestKafkaTLS(t *testing.T) {
+	t.Parallel()
+	old, fresh := sinktest.NewAuthority(t), sinktest.NewAuthority(t)
+	far := newKafkaFar(t, kfake.TLS(fresh.MutualServer("127.0.0.1")))
+	s, dir := kafkaSettings(far), t.TempDir()
+	cert, key := old.Client("sluice")
+	s.TLS = &kafka.TLS{}
+	s.TLS.CA, s.TLS.Cert, s.TLS.Key = old.Install(dir, cert, key)
+	sink := open(t, s)
+	cert, key = fresh.Client("sluice")
+	fresh.Install(dir, cert, key)
+	if err := sink.Deliver(t.Context(), testDelivery(t, "json")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKafkaContract(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"binary", "structured"} {

@@ -94,7 +94,7 @@ func (s *Kafka) sourceOf(cluster string) string {
 
 // Open is Settings.Open.
 func (s *Kafka) Open(_ context.Context, env Env) (Source, error) {
-	opts, err := s.Options()
+	opts, err := s.Options(env.Log)
 	if err != nil {
 		return nil, err
 	}

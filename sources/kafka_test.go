@@ -18,6 +18,7 @@ import (
 	"sluice/bus"
 	"sluice/config/kafka"
 	"sluice/config/value"
+	"sluice/sinks/sinktest"
 	"sluice/sources"
 	"sluice/sources/sourcetest"
 )
@@ -435,6 +436,39 @@ func TestKafkaTopicCreatedAgain(t *testing.T) {
 				t.Errorf("%d different ids, want 60", len(ids))
 			}
 		})
+	}
+}
+
+// A broker wants certificates, of another authority than when the source was opened: the
+// files were replaced since.
+func TestKafkaTLS(t *testing.T) {
+	t.Parallel()
+	old, fresh := sinktest.NewAuthority(t), sinktest.NewAuthority(t)
+	c := newKafkaCluster(t, kfake.TLS(fresh.MutualServer("127.0.0.1")))
+	s, dir := c.settings(), t.TempDir()
+	cert, key := old.Client("sluice")
+	s.TLS = &kafka.TLS{}
+	s.TLS.CA, s.TLS.Cert, s.TLS.Key = old.Install(dir, cert, key)
+	src := sourcetest.NewHost(t).Open(t, s)
+	cert, key = fresh.Client("sluice")
+	fresh.Install(dir, cert, key)
+	login, err := s.TLS.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.DefaultProduceTopic(clicks), kgo.DialTLSConfig(login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if err := writer.ProduceSync(t.Context(), &kgo.Record{Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	pub := &sourcetest.Publisher{}
+	run := runKafka(t, src, pub)
+	kafkaUntil(t, "the record", func() bool { return run.ended() || len(pub.Stored()) == 1 })
+	if run.ended() {
+		t.Errorf("Run returned %v", run.wait())
 	}
 }
 

@@ -20,7 +20,7 @@ type S3Serve struct {
 	Buckets     []string       `yaml:"buckets" doc:"The buckets there are. Clients can neither make nor remove one."`
 	Listen      string         `yaml:"listen" doc:"The address to listen on. The default is 127.0.0.1:8485."`
 	Credentials []S3Credential `yaml:"credentials" doc:"Who may call. Requests that none of them signed are refused."`
-	TLS         S3TLS          `yaml:"tls" doc:"Speak HTTPS with this certificate."`
+	TLS         S3TLS          `yaml:"tls" doc:"Speak HTTPS with this certificate. Its files are read again when they have changed: new connections get what they hold then."`
 	Limits      S3Limits       `yaml:"limits" doc:"What clients may ask of the server."`
 	Retain      S3Retain       `yaml:"retain" doc:"How long objects are kept."`
 	Forward     *S3Remote      `yaml:"forward" doc:"Keep the objects in this bucket of another S3 instead of on disk."`

@@ -4,19 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -34,6 +28,7 @@ import (
 
 	"sluice/bus"
 	"sluice/config/value"
+	"sluice/sinks/sinktest"
 	"sluice/sources"
 	"sluice/sources/sourcetest"
 )
@@ -471,40 +466,35 @@ func TestS3ServeRetain(t *testing.T) {
 	}
 }
 
+// The certificate is replaced while the endpoint listens.
 func TestS3ServeTLS(t *testing.T) {
 	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	cert, err := x509.CreateCertificate(rand.Reader, plan, plan, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	first, second := sinktest.NewAuthority(t), sinktest.NewAuthority(t)
 	dir, s := t.TempDir(), serveSettings()
-	s.Serve.TLS = sources.S3TLS{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
-	if err := errors.Join(os.WriteFile(s.Serve.TLS.Cert, certPEM, 0o600),
-		os.WriteFile(s.Serve.TLS.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	cert, key := first.ServerPair("127.0.0.1")
+	_, s.Serve.TLS.Cert, s.Serve.TLS.Key = first.Install(dir, cert, key)
 	e := serveOn(t, sourcetest.NewHost(t), s, &sourcetest.Publisher{})
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(certPEM)
-	c := clientOf("https://"+sources.S3Addr(e.src), serveAccess, serveSecret, func(o *s3.Options) {
-		o.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
-	})
-	// A body that cannot be read twice goes out in chunks with a trailer over TLS.
-	body := struct{ io.Reader }{bytes.NewReader(bytes.Repeat([]byte("0123456789"), 50000))}
-	if _, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k"), Body: body}); err != nil {
+	put := func(trusted *sinktest.Authority) error {
+		c := clientOf("https://"+sources.S3Addr(e.src), serveAccess, serveSecret, func(o *s3.Options) {
+			o.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted.Pool(), MinVersion: tls.VersionTLS12}}}
+		})
+		// A body that cannot be read twice goes out in chunks with a trailer over TLS.
+		body := struct{ io.Reader }{bytes.NewReader(bytes.Repeat([]byte("0123456789"), 50000))}
+		_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k"), Body: body})
+		return err
+	}
+	if err := put(first); err != nil {
 		t.Fatal(err)
 	}
-	e.wantTold("object.created.put k 500000")
+	cert, key = second.ServerPair("127.0.0.1")
+	second.Install(dir, cert, key)
+	if err := put(second); err != nil {
+		t.Errorf("the new certificate is not shown: %v", err)
+	}
+	if put(first) == nil {
+		t.Error("the old certificate is still shown")
+	}
+	e.wantTold("object.created.put k 500000", "object.created.put k 500000")
 }
 
 // Who cannot sign cannot fill the log either.

@@ -115,11 +115,15 @@ func (s *s3Server) listen() (net.Listener, error) {
 	listener = netutil.LimitListener(listener, s.set.Limits.Connections)
 	scheme := "http"
 	if s.set.TLS.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(s.set.TLS.Cert, s.set.TLS.Key)
+		pair := value.TLS{Cert: s.set.TLS.Cert, Key: s.set.TLS.Key}
+		files, err := pair.Follow(func(err error) { s.env.Log.Warn("the S3 endpoint", "err", err) })
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("serve.tls: %w: give the PEM files of a certificate and its key", err), listener.Close())
+			return nil, errors.Join(fmt.Errorf("serve.%w: give the PEM files of a certificate and its key", err), listener.Close())
 		}
-		listener = tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}})
+		listener = tls.NewListener(listener, &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return files.Current(), nil },
+		})
 		scheme = "https"
 	}
 	s.addr.Store(&addr)

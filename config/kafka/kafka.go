@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strconv"
@@ -100,9 +101,10 @@ func IsTopic(name string) bool {
 const dialTimeout = 10 * time.Second
 
 // Options are the options of franz-go's client for the connection. They read the
-// files of tls, and nothing from the network.
-func (c *Connection) Options() ([]kgo.Opt, error) {
-	dial, err := c.dialer()
+// files of tls, and nothing from the network. New connections use what the files hold
+// then; log is told when that cannot be.
+func (c *Connection) Options(log *slog.Logger) ([]kgo.Opt, error) {
+	dial, err := c.dialer(log)
 	if err != nil {
 		return nil, err
 	}
@@ -131,11 +133,11 @@ func (c *Connection) Options() ([]kgo.Opt, error) {
 
 // dialer is how both clients connect: with a limit, and so that a handshake that fails
 // can be told from a connection that does.
-func (c *Connection) dialer() (func(ctx context.Context, network, address string) (net.Conn, error), error) {
-	var conf *tls.Config
+func (c *Connection) dialer(log *slog.Logger) (func(ctx context.Context, network, address string) (net.Conn, error), error) {
+	var files *value.TLSFiles
 	if c.TLS != nil {
 		var err error
-		if conf, err = c.TLS.Config(); err != nil {
+		if files, err = c.TLS.Follow(func(err error) { log.Warn("the connection to kafka", "err", err) }); err != nil {
 			return nil, err
 		}
 	}
@@ -143,10 +145,10 @@ func (c *Connection) dialer() (func(ctx context.Context, network, address string
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		raw, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err != nil || conf == nil {
+		if err != nil || files == nil {
 			return raw, err
 		}
-		own := conf.Clone()
+		own := files.Current().Clone()
 		if host, _, err := net.SplitHostPort(address); err == nil && own.ServerName == "" {
 			own.ServerName = host
 		}

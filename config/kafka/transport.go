@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync/atomic"
@@ -36,9 +37,9 @@ type Transport struct {
 
 // Transport is kafka-go's transport for the connection. With topics only those are
 // known, which spares a large cluster from telling of all it has. It reads the files
-// of tls, and nothing from the network.
-func (c *Connection) Transport(topics ...string) (*Transport, error) {
-	dial, err := c.dialer()
+// of tls, and nothing from the network; see Options for log.
+func (c *Connection) Transport(log *slog.Logger, topics ...string) (*Transport, error) {
+	dial, err := c.dialer(log)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ package nats
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -101,7 +103,8 @@ const (
 )
 
 // Options are the client's options for the connection, which watch follows. They
-// read the files of tls, and nothing from the network.
+// read the files of tls, and nothing from the network. A connection that is made again
+// uses what the files hold then.
 func (c *Connection) Options(name string, watch *Watch) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.Name("sluice " + name), nats.Timeout(dialTimeout), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
@@ -124,11 +127,19 @@ func (c *Connection) Options(name string, watch *Watch) ([]nats.Option, error) {
 		opts = append(opts, nats.UserCredentialBytes([]byte(c.Credentials.Value())))
 	}
 	if c.TLS != nil {
-		conf, err := c.TLS.Config()
+		files, err := c.TLS.Follow(watch.onFiles)
 		if err != nil {
 			return nil, err
 		}
-		opts = append(opts, nats.Secure(conf))
+		opts = append(opts, nats.Secure(files.Current()), nats.ClientTLSConfig(nil, func() (*x509.CertPool, error) {
+			return files.Current().RootCAs, nil // nil are those of the system
+		}))
+		if c.TLS.Cert != "" {
+			opts = append(opts, func(o *nats.Options) error {
+				o.TLSCertCB = func() (tls.Certificate, error) { return files.Current().Certificates[0], nil }
+				return nil
+			})
+		}
 	}
 	return opts, nil
 }

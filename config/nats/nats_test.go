@@ -142,6 +142,28 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// The files of tls are replaced before a connection is made, or made again: it uses what
+// they hold then.
+func TestTLSReplaced(t *testing.T) {
+	t.Parallel()
+	old, fresh := sinktest.NewAuthority(t), sinktest.NewAuthority(t)
+	s := natstest.Start(t, func(o *server.Options) { o.TLSConfig, o.TLS, o.TLSTimeout = fresh.MutualServer("127.0.0.1"), true, 10 })
+	c, dir := nats.Connection{URLs: []string{s.URL}, TLS: &value.TLS{}}, t.TempDir()
+	cert, key := old.Client("sluice")
+	c.TLS.CA, c.TLS.Cert, c.TLS.Key = old.Install(dir, cert, key)
+	opts, err := c.Options("test", nats.NewWatch(nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = fresh.Client("sluice")
+	fresh.Install(dir, cert, key)
+	conn, err := c.Dial(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
 // Dial does not outlast its context, whoever holds the line.
 func TestDialEnds(t *testing.T) {
 	t.Parallel()

@@ -127,6 +127,13 @@ func (w *Watch) State() State {
 	return w.state
 }
 
+// onFiles is told of files of tls that cannot be used, as a connection is made again.
+func (w *Watch) onFiles(err error) {
+	if w.report != nil {
+		w.report(err)
+	}
+}
+
 func (w *Watch) change(shown error, set func(*State)) {
 	w.mu.Lock()
 	set(&w.state)

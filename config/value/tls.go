@@ -7,7 +7,8 @@ import (
 	"os"
 )
 
-// TLS are the settings of an encrypted connection to a server.
+// TLS are the settings of an encrypted connection to a server. The files are read again
+// when they have changed: new connections use what they hold then.
 type TLS struct {
 	CA         string `yaml:"ca" doc:"A PEM file with the authorities that may sign the server's certificate, in place of the system's."`
 	Cert       string `yaml:"cert" doc:"A PEM file with the certificate to show to the server."`

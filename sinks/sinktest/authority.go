@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -80,6 +82,15 @@ func (a *Authority) Server(host string, life time.Duration) *tls.Config {
 	}
 }
 
+// MutualServer is Server for one that wants a certificate of the authority itself, and
+// speaks another protocol than HTTP.
+func (a *Authority) MutualServer(host string) *tls.Config {
+	a.t.Helper()
+	conf := a.Server(host, time.Hour)
+	conf.NextProtos, conf.ClientCAs, conf.ClientAuth = nil, a.Pool(), tls.RequireAndVerifyClientCert
+	return conf
+}
+
 // Client is a certificate for a client of that name, and its key, in PEM.
 func (a *Authority) Client(name string) (cert, key []byte) {
 	a.t.Helper()
@@ -87,12 +98,42 @@ func (a *Authority) Client(name string) (cert, key []byte) {
 	signed := a.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, a.cert, &private.PublicKey, time.Hour)
+	return a.pair(signed.Raw, private)
+}
+
+// ServerPair is the certificate of Server, and its key, in PEM.
+func (a *Authority) ServerPair(host string) (cert, key []byte) {
+	a.t.Helper()
+	made := a.Server(host, time.Hour).Certificates[0]
+	return a.pair(made.Certificate[0], made.PrivateKey)
+}
+
+func (a *Authority) pair(raw []byte, private any) (cert, key []byte) {
+	a.t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed.Raw}),
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+// Install writes the authority's certificate and a pair into a directory, in place of
+// those that are there.
+func (a *Authority) Install(dir string, certPEM, keyPEM []byte) (ca, cert, key string) {
+	a.t.Helper()
+	files := [3]string{"ca.pem", "cert.pem", "key.pem"}
+	for i, content := range [3][]byte{a.PEM(), certPEM, keyPEM} {
+		files[i] = filepath.Join(dir, files[i])
+		err := os.WriteFile(files[i]+".new", content, 0o600)
+		if err == nil {
+			err = os.Rename(files[i]+".new", files[i])
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	return files[0], files[1], files[2]
 }
 
 // PEM is the authority's own certificate.
