@@ -141,9 +141,9 @@ func (s *source) supervise(ctx context.Context) {
 		// Not all sources that one outage has stopped should come back at once.
 		pause := wait/2 + rand.N(wait/2+1)
 		s.log.Error("the source failed; it is started again", "err", err, "after", pause.Round(time.Millisecond))
+		word := s.hold.word() // before it shows as failed, or who sees that might come too early
 		s.failed(err, pause)
-		_, changed = s.hold.look()
-		sleep(ctx, changed, pause)
+		sleep(ctx, word, pause)
 		wait = min(2*wait, restartMax)
 	}
 }

@@ -45,10 +45,13 @@ type sourceHold struct {
 
 	mu      sync.Mutex
 	hold    *dispatch.Hold
-	changed chan struct{} // closed at the next change
+	changed chan struct{} // closed when it is paused or no longer is
+	woken   chan struct{} // closed at each word on it, even one that changes nothing
 }
 
-func newSourceHold() sourceHold { return sourceHold{changed: make(chan struct{})} }
+func newSourceHold() sourceHold {
+	return sourceHold{changed: make(chan struct{}), woken: make(chan struct{})}
+}
 
 func (h *sourceHold) load(ctx context.Context, name string) error {
 	text, err := h.state.Get(ctx, name)
@@ -79,9 +82,14 @@ func (h *sourceHold) set(ctx context.Context, name string, hold *dispatch.Hold) 
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// One that runs well must not notice that it is resumed once more.
+	if (h.hold == nil) != (hold == nil) {
+		close(h.changed)
+		h.changed = make(chan struct{})
+	}
 	h.hold = hold
-	close(h.changed)
-	h.changed = make(chan struct{})
+	close(h.woken)
+	h.woken = make(chan struct{})
 	return nil
 }
 
@@ -90,6 +98,14 @@ func (h *sourceHold) look() (held bool, changed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.hold != nil, h.changed
+}
+
+// word is closed when the source is paused or resumed the next time, whether or not that
+// changes anything.
+func (h *sourceHold) word() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.woken
 }
 
 func (h *sourceHold) held() bool {
