@@ -263,7 +263,11 @@ func (d *pgDecoder) message(w *pgWire, sent time.Time) error {
 
 func (d *pgDecoder) messageEvent(id, prefix string, content []byte, at time.Time) (bus.Event, error) {
 	if d.outbox.CloudEvents && len(content) > 0 && gjson.ParseBytes(content).IsObject() && gjson.GetBytes(content, "specversion").Exists() {
-		return bus.ParseJSON(content)
+		e, err := bus.ParseJSON(content)
+		if err != nil {
+			return e, err
+		}
+		return bus.Stamp(e, at), nil
 	}
 	if prefix == "" {
 		prefix = PostgresMessage
