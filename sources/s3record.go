@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -155,11 +156,17 @@ func cut(s string) string {
 	return s
 }
 
+// sizeOf reads a size: a number, or, as Ceph documents its records, one in quotes.
 func sizeOf(r gjson.Result) int64 {
-	if r.Type != gjson.Number {
-		return noSize
+	switch r.Type {
+	case gjson.Number:
+		return r.Int()
+	case gjson.String:
+		if n, err := strconv.ParseInt(r.Str, 10, 64); err == nil && n >= 0 {
+			return n
+		}
 	}
-	return r.Int()
+	return noSize
 }
 
 // timeOf reads a time; one that is not there is the zero time.

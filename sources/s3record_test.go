@@ -48,7 +48,7 @@ func TestReadNotice(t *testing.T) {
 	for _, test := range []struct{ body, kind, source, key, size string }{
 		{`{"Records":[` + aws + `]}`, "object.created.put", "s3/amzn-s3-demo-bucket", "Happy Face!.jpg", "1024"},
 		{aws, "object.created.put", "s3/amzn-s3-demo-bucket", "Happy Face!.jpg", "1024"},
-		{`{"Records":[` + ceph + `]}`, "object.created.put", "s3/mybucket1", "my image+1.jpg", ""},
+		{`{"Records":[` + ceph + `]}`, "object.created.put", "s3/mybucket1", "my image+1.jpg", "1024"},
 		{`{"EventName":"s3:ObjectCreated:Put","Key":"x","Records":[` + rustfs + `]}`, "object.created.put", "s3/mine", "docs/a b.txt", "7"},
 		{bridge("Object Created", `"reason":"PutObject"`), "object.created.put", "s3/b1", "a b+ü.txt", "5"},
 		{bridge("Object Created", `"reason":"POST Object"`), "object.created.post", "s3/b1", "a b+ü.txt", "5"},
