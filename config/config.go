@@ -9,6 +9,7 @@ package config
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"sluice/bus/dispatch"
@@ -59,6 +60,14 @@ func (s Subscriptions) Validate() value.Faults {
 // Version names what the config says: 12 hex digits that stay the same when only
 // comments, layout, the order of keys or the split into files change.
 func (c *Config) Version() string { return c.version }
+
+// SourceCertificates tells whether any source knows callers by client certificates.
+func (c *Config) SourceCertificates() bool { return slices.ContainsFunc(c.Sources, Source.certified) }
+
+func (s Source) certified() bool {
+	known, ok := s.Settings.(sources.Certified)
+	return ok && known.Certified()
+}
 
 // Source is one way in.
 type Source struct {
@@ -147,7 +156,7 @@ type TLS struct {
 	Cert string `yaml:"cert" doc:"File of the certificate chain, PEM."`
 	Key  string `yaml:"key" doc:"File of the private key, PEM."`
 
-	ClientCA string `yaml:"client_ca" doc:"File of the certificates, PEM, that sign those of the clients: every client needs one then, unless auth.certificates says who may do what with one."`
+	ClientCA string `yaml:"client_ca" doc:"File of the certificates, PEM, that sign those of the clients: every client needs one then, unless auth.certificates says who may do what with one, or a source has auth.certificates of its own and server.auth has tokens for the rest."`
 }
 
 // Enabled reports that the server speaks TLS.

@@ -233,6 +233,7 @@ func (l *loader) finish(path string) (*Config, error) {
 	if !l.report.around["server.auth"] { // or it would count as no auth
 		l.keyed("server", l.config.Server.Validate())
 	}
+	l.checkCertificates()
 	l.keyed("store", l.config.Store.Validate())
 	l.keyed("dedup", l.config.Dedup.Validate())
 	l.keyed("subscriptions", l.config.Subscriptions.Validate())
@@ -255,6 +256,18 @@ func (l *loader) finish(path string) (*Config, error) {
 	l.config.Warnings = faults
 	l.config.version, l.config.entries = version(l.entries), l.entries
 	return l.config, nil
+}
+
+// checkCertificates reports sources that wait for certificates for which nobody asks.
+func (l *loader) checkCertificates() {
+	if l.config.Server.TLS.ClientCA != "" || l.report.around["server.tls"] {
+		return
+	}
+	for _, s := range l.config.Sources {
+		if at := "sources." + s.Name + "." + s.Kind + ".auth.certificates"; s.certified() && !l.report.around[at] {
+			l.report.errorf(l.placeOf(at), at, "needs server.tls.client_ca: it says whose certificates count")
+		}
+	}
 }
 
 // checkTransforms reports what a transform does to a request on the way to a queue.

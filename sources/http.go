@@ -93,6 +93,9 @@ func (s *HTTP) Validate() value.Faults {
 	return append(faults, s.setFaults().Under("set")...)
 }
 
+// Certified is Certified.Certified.
+func (s *HTTP) Certified() bool { return len(s.Auth.Certificates) > 0 }
+
 // setFaults finds attributes that no event could have.
 func (s *HTTP) setFaults() (faults value.Faults) {
 	attrs := s.set()

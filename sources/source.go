@@ -46,6 +46,13 @@ func beside(staff *sync.WaitGroup, fail func(error), do func()) {
 	})
 }
 
+// Certified are Settings of a source whose callers may be known by client certificates.
+// The listener is the bus's own: it asks for those, and says whose count.
+type Certified interface {
+	// Certified tells whether any caller is known by one.
+	Certified() bool
+}
+
 // Readier is a Source that can say when it takes events: before that nobody is
 // sent to it.
 type Readier interface {

@@ -225,7 +225,7 @@ func (a *App) serve(context.Context) (err error) {
 		Bus: a.bus, Store: a.store, Log: a.log, Gather: a.metrics.registry, View: a.view.Load, Reload: a.Reload,
 		Sources: a, Subscriptions: a, KeepAlive: a.opts.KeepAlive,
 	})
-	a.server, err = listen(a.listenOn(a.first), a.first.Server, handler, a.log)
+	a.server, err = listen(a.listenOn(a.first), a.first, handler, a.log)
 	if err != nil {
 		return err
 	}

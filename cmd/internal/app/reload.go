@@ -56,7 +56,7 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	if err != nil {
 		return api.Reload{}, err
 	}
-	if err := a.server.check(next.Server); err != nil {
+	if err := a.server.check(next); err != nil {
 		return api.Reload{}, err
 	}
 	fresh := changed(changes.Sinks)
@@ -72,7 +72,7 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	if err := a.bus.Reload(ctx, table); err != nil {
 		return api.Reload{}, err
 	}
-	if err := a.server.renew(next.Server); err != nil {
+	if err := a.server.renew(next); err != nil {
 		a.log.Error("cannot read the certificate again; the one before stays", "err", err)
 	}
 	restart := a.needRestart(next)

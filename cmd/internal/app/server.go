@@ -35,7 +35,8 @@ type server struct {
 }
 
 // listen takes the address; run serves on it.
-func listen(addr string, c config.Server, h http.Handler, log *slog.Logger) (*server, error) {
+func listen(addr string, cfg *config.Config, h http.Handler, log *slog.Logger) (*server, error) {
+	c := cfg.Server
 	s := &server{http: &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: time.Duration(c.ReadHeaderTimeout),
@@ -45,7 +46,7 @@ func listen(addr string, c config.Server, h http.Handler, log *slog.Logger) (*se
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
-	if err := s.renew(c); err != nil {
+	if err := s.renew(cfg); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", addr)
@@ -97,14 +98,14 @@ func (s *server) stop(ctx context.Context) error {
 }
 
 // check tells whether the certificates can be read.
-func (s *server) check(c config.Server) error {
-	_, err := tlsConfig(c)
+func (s *server) check(cfg *config.Config) error {
+	_, err := tlsConfig(cfg)
 	return err
 }
 
 // renew reads the certificates, which may have been replaced on disk.
-func (s *server) renew(c config.Server) error {
-	fresh, err := tlsConfig(c)
+func (s *server) renew(cfg *config.Config) error {
+	fresh, err := tlsConfig(cfg)
 	if err == nil && fresh != nil {
 		s.tls.Store(fresh)
 	}
@@ -112,7 +113,8 @@ func (s *server) renew(c config.Server) error {
 }
 
 // tlsConfig is what connections are served with; nil for plain HTTP.
-func tlsConfig(c config.Server) (*tls.Config, error) {
+func tlsConfig(cfg *config.Config) (*tls.Config, error) {
+	c := cfg.Server
 	if !c.TLS.Enabled() {
 		return nil, nil
 	}
@@ -133,8 +135,11 @@ func tlsConfig(c config.Server) (*tls.Config, error) {
 		return nil, fmt.Errorf("server.tls.client_ca: %s holds no certificate in PEM", c.TLS.ClientCA)
 	}
 	t.ClientAuth = tls.RequireAndVerifyClientCert
-	if len(c.Auth.Certificates) > 0 {
-		t.ClientAuth = tls.VerifyClientCertIfGiven // one way to call among others
+	// One way to call among others. Without tokens for the rest, client_ca is what keeps
+	// everybody else out: that a source knows its own callers must not open all the paths
+	// beside it.
+	if len(c.Auth.Certificates) > 0 || len(c.Auth.Tokens) > 0 && cfg.SourceCertificates() {
+		t.ClientAuth = tls.VerifyClientCertIfGiven
 	}
 	return t, nil
 }

@@ -19,6 +19,8 @@ import (
 
 	"sluice/cmd/internal/app"
 	"sluice/cmd/internal/app/apptest"
+	"sluice/config/access"
+	"sluice/sinks/sinktest"
 )
 
 func TestAuth(t *testing.T) {
@@ -125,6 +127,63 @@ func TestTLS(t *testing.T) {
 	}
 	trust(renewed)
 	n.MustPublish("2", "order", `{}`)
+}
+
+// One source knows its callers by certificates: those of the other paths need none when
+// they have tokens. Without tokens the certificates are what keeps others out, and every
+// client needs one.
+func TestSourceCertificates(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	authority := sinktest.NewAuthority(t)
+	dir := t.TempDir()
+	cert, key := authority.ServerPair("127.0.0.1")
+	ca, certFile, keyFile := authority.Install(dir, cert, key)
+	own, err := tls.X509KeyPair(authority.Client("partner"))
+	mustDo(t, err)
+	const source = "sources: {partner: {http: {path: /in/partner, auth: {certificates: [{name: partner, match: partner}]}}}}\n"
+	with := func(auth string) string {
+		return toOne(f, "") + source + fmt.Sprintf("server: {tls: {cert: %q, key: %q, client_ca: %q}%s}\n", certFile, keyFile, ca, auth)
+	}
+	if _, err := apptest.New(t, toOne(f, "")+source); err == nil || !strings.Contains(err.Error(), "sources.partner.http.auth.certificates: needs server.tls.client_ca") {
+		t.Errorf("without client_ca: %v", err)
+	}
+	n := apptest.Start(t, with(", auth: {tokens: [{name: all, hash: "+access.Hash("token")+", scopes: [admin]}]}"))
+	send := func(path, token string, certs ...tls.Certificate) (status int) {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool(), Certificates: certs}}
+		defer transport.CloseIdleConnections()
+		n.Client, n.Token = &http.Client{Transport: transport}, token
+		a, err := n.Try(http.MethodPost, path, `{"specversion":"1.0","id":"1","source":"/s","type":"order"}`, "Content-Type", "application/cloudevents+json")
+		if err != nil {
+			return 0
+		}
+		return a.Status
+	}
+	for _, c := range []struct {
+		path, token string
+		certs       []tls.Certificate
+		want        int
+	}{
+		{"/events", "token", nil, 202},
+		{"/events", "", nil, 401},
+		{"/in/partner", "", nil, 401},
+		{"/in/partner", "", []tls.Certificate{own}, 202},
+		{"/events", "", []tls.Certificate{own}, 401},
+	} {
+		if got := send(c.path, c.token, c.certs...); got != c.want {
+			t.Errorf("%s with %q and %d certificates: %d, want %d", c.path, c.token, len(c.certs), got, c.want)
+		}
+	}
+	n.WriteConfig(with(""))
+	if r := n.Reload(t.Context()); !r.OK {
+		t.Fatalf("got %+v", r)
+	}
+	if got := send("/events", ""); got != 0 {
+		t.Errorf("without a certificate, where nothing else says who may call: %d", got)
+	}
+	if got := send("/events", "", own); got != 202 {
+		t.Errorf("with a certificate: %d", got)
+	}
 }
 
 func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
