@@ -1,8 +1,8 @@
 package sources
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,8 +28,6 @@ const (
 	s3BodyTimeout = time.Hour
 	// s3AskTimeout is for one that does not.
 	s3AskTimeout = 20 * time.Second
-	// markHeader is the metadata by which an upload is known again in the other S3.
-	markHeader = "sluice-upload"
 	// doubtRemoved is the doubt of a removal; that of an upload is its mark.
 	doubtRemoved = "removed"
 )
@@ -104,15 +101,22 @@ func (b *forwardBackend) upstream(key string, err error) error {
 
 // happened tells whether the upload with that mark, or the removal, was done.
 func (b *forwardBackend) happened(ctx context.Context, name objectName, doubt string) (bool, error) {
-	head, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.remote.Bucket, Key: &name.key})
-	gone := apiCode(err) == "NotFound" || apiCode(err) == "NoSuchKey"
-	switch {
-	case gone:
-		return doubt == doubtRemoved, nil
-	case err != nil:
-		return false, err
+	head, err := b.head(ctx, name.key)
+	if err != nil || head == nil {
+		return head == nil && doubt == doubtRemoved, err
 	}
 	return head.Metadata[markHeader] == doubt, nil
+}
+
+// head asks for what the other S3 knows of an object: nil when there is none.
+func (b *forwardBackend) head(ctx context.Context, key string) (*s3.HeadObjectOutput, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	head, err := b.to.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.remote.Bucket, Key: &key})
+	if code := apiCode(err); code == "NotFound" || code == "NoSuchKey" {
+		return nil, nil
+	}
+	return head, err
 }
 
 // change asks the other S3 for a change, with its event in doubt until it answers.
@@ -139,22 +143,27 @@ func (b *forwardBackend) change(ctx context.Context, name objectName, e bus.Even
 	return slowDown(b.out.publish([]dueEvent{due}))
 }
 
-// created makes the event of an upload.
-func (b *forwardBackend) created(ctx context.Context, name objectName, rec *objectRecord, what string) (bus.Event, error) {
-	if gofakes3.HasWriteConditions(ctx) {
-		head, err := b.HeadObject(ctx, name.bucket, name.key)
-		etag := ""
-		if err == nil {
-			etag = hex.EncodeToString(head.Hash)
-		} else if !gofakes3.HasErrorCode(err, gofakes3.ErrNoSuchKey) {
-			return bus.Event{}, err
+// created makes the event of an upload. A call that the client sends again, since the
+// answer got lost, makes the same event; "" is one that cannot be known again.
+func (b *forwardBackend) created(ctx context.Context, name objectName, rec *objectRecord, what, call string) (bus.Event, error) {
+	if gofakes3.HasWriteConditions(ctx) || call != "" && sentBefore(ctx) {
+		head, err := b.head(ctx, name.key)
+		if err != nil {
+			return bus.Event{}, b.upstream(name.key, err)
 		}
-		if err := gofakes3.CheckWriteConditions(ctx, err == nil, etag); err != nil {
+		etag := ""
+		if head != nil {
+			etag = hex.EncodeToString(libraryHash(plainETag(aws.ToString(head.ETag))))
+			rec.Sequencer = cmp.Or(rec.Sequencer, sequencerOf(head.Metadata[markHeader], call))
+		}
+		if err := gofakes3.CheckWriteConditions(ctx, head != nil, etag); err != nil {
 			return bus.Event{}, err
 		}
 	}
-	rec.Modified = time.Now().UTC()
-	rec.Sequencer = b.sequencer(rec.Modified)
+	if rec.Sequencer == "" {
+		rec.Sequencer = b.sequencer(time.Now())
+	}
+	rec.Modified = sequencerTime(rec.Sequencer)
 	e, err := rec.upload(name, what).event()
 	if err != nil {
 		return e, gofakes3.ErrorInvalidArgument("key", name.key, "This cannot become an event: "+err.Error())
@@ -177,11 +186,12 @@ func (b *forwardBackend) PutObject(ctx context.Context, bucket, key string, meta
 	name := objectName{bucket, key}
 	defer b.out.lock(name)()
 	rec := &objectRecord{Size: file.Size, ETag: hex.EncodeToString(sum), Meta: meta}
-	e, err := b.created(ctx, name, rec, createdPut)
+	call := callOf(ctx, rec.ETag)
+	e, err := b.created(ctx, name, rec, createdPut, call)
 	if err != nil {
 		return gofakes3.PutObjectResult{}, err
 	}
-	m := newForwardMeta(meta)
+	m := newForwardMeta(meta, markOf(rec.Sequencer, call))
 	err = b.change(ctx, name, e, m.mark, func(ctx context.Context) error {
 		_, err := b.to.PutObject(ctx, &s3.PutObjectInput{
 			Bucket: &b.remote.Bucket, Key: &key, Body: body, ContentLength: &file.Size, Metadata: m.user,
@@ -191,31 +201,6 @@ func (b *forwardBackend) PutObject(ctx context.Context, bucket, key string, meta
 		return err
 	})
 	return gofakes3.PutObjectResult{ETag: rec.quoted()}, err
-}
-
-// forwardMeta is metadata as the SDK takes it.
-type forwardMeta struct {
-	mark string
-	user map[string]string
-	head map[string]string
-}
-
-func newForwardMeta(meta map[string]string) forwardMeta {
-	m := forwardMeta{mark: rand.Text(), user: make(map[string]string), head: meta}
-	for name, v := range meta {
-		if user, ok := strings.CutPrefix(name, "X-Amz-Meta-"); ok {
-			m.user[strings.ToLower(user)] = v
-		}
-	}
-	m.user[markHeader] = m.mark
-	return m
-}
-
-func (m forwardMeta) get(name string) *string {
-	if v := m.head[name]; v != "" {
-		return &v
-	}
-	return nil
 }
 
 // CopyObject is gofakes3.Backend.CopyObject.
@@ -230,11 +215,12 @@ func (b *forwardBackend) CopyObject(ctx context.Context, fromBucket, fromKey, bu
 		return gofakes3.CopyObjectResult{}, err
 	}
 	rec := &objectRecord{Size: source.Size, Meta: meta}
-	e, err := b.created(ctx, name, rec, createdCopy)
+	call := callOf(ctx, hex.EncodeToString(source.Hash))
+	e, err := b.created(ctx, name, rec, createdCopy, call)
 	if err != nil {
 		return gofakes3.CopyObjectResult{}, err
 	}
-	m := newForwardMeta(meta)
+	m := newForwardMeta(meta, markOf(rec.Sequencer, call))
 	var out *s3.CopyObjectOutput
 	err = b.change(ctx, name, e, m.mark, func(ctx context.Context) (err error) {
 		out, err = b.to.CopyObject(ctx, &s3.CopyObjectInput{

@@ -3,18 +3,25 @@ package sources_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"sluice/bus"
 	"sluice/config/value"
@@ -165,4 +172,113 @@ func TestS3ServeForwardContract(t *testing.T) {
 			return err
 		}}
 	})
+}
+
+// A call that the client sends again, since the answer got lost, is one event; the
+// same bytes in another call are another.
+func TestS3ServeForwardAgain(t *testing.T) {
+	t.Parallel()
+	behind := servedS3(t)
+	pub := &sourcetest.Publisher{}
+	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, behind.url()), pub)
+	bucket := aws.String(serveBucket)
+	for _, attempt := range []struct{ call, number string }{{"call-1", "attempt=1; max=3"}, {"call-1", "attempt=2; max=3"}, {"call-2", "attempt=2; max=3"}, {"call-2", ""}} {
+		c := e.client(func(o *s3.Options) {
+			o.APIOptions = append(o.APIOptions, invokedAs(attempt.call), attemptOf(attempt.number))
+		})
+		_, put := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: bucket, Key: aws.String("k"), Body: strings.NewReader("same")})
+		_, copied := c.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: bucket, Key: aws.String("copy"), CopySource: aws.String("uploads/k")})
+		if err := errors.Join(put, copied); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids := idsByType(pub); len(ids["object.created.put"]) != 2 || len(ids["object.created.copy"]) != 2 || len(ids) != 2 {
+		t.Errorf("two puts and two copies, each sent twice, are %v", ids)
+	}
+}
+
+// attemptOf sends what an SDK says of an attempt.
+func attemptOf(text string) func(*middleware.Stack) error {
+	return func(stack *middleware.Stack) error {
+		return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("attempt", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+			in.Request.(*smithyhttp.Request).Header.Set("Amz-Sdk-Request", text)
+			return next.HandleFinalize(ctx, in)
+		}), "Signing", middleware.Before)
+	}
+}
+
+// idsByType counts the events by their types and ids.
+func idsByType(pub *sourcetest.Publisher) map[string]map[string]int {
+	ids := map[string]map[string]int{}
+	for _, ev := range pub.Stored() {
+		if ids[ev.Type()] == nil {
+			ids[ev.Type()] = map[string]int{}
+		}
+		ids[ev.Type()][ev.ID()]++
+	}
+	return ids
+}
+
+// The other S3 completes an upload, its answer gets lost, and it then knows nothing of
+// the upload any more, as most do: the upload is complete all the same, as one event.
+func TestS3ServeForwardCompletedBefore(t *testing.T) {
+	t.Parallel()
+	got, ids, err := completeThrough(t, true, http.StatusNotFound, "<Error><Code>NoSuchUpload</Code></Error>")
+	if err != nil || !bytes.Equal(got, twoParts()) || len(ids) != 1 {
+		t.Errorf("%v, %d bytes, and the events are %v", err, len(got), ids)
+	}
+}
+
+// The other S3 was cut off while it put the parts together, and says from then on that
+// all is well, as versitygw does: nobody is told of an object that is not there.
+func TestS3ServeForwardNeverCompleted(t *testing.T) {
+	t.Parallel()
+	got, ids, err := completeThrough(t, false, http.StatusOK, "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
+	if err == nil || !strings.Contains(err.Error(), "SlowDown") || len(ids) != 0 {
+		t.Errorf("%v, %d bytes, and the events are %v", err, len(got), ids)
+	}
+}
+
+func twoParts() []byte { return bytes.Repeat([]byte("0123456789abcdef"), 6<<16) }
+
+// completeThrough uploads twoParts. The answer to the first call that completes them is
+// lost, whether or not the other S3 got it, and every later call is answered as told.
+func completeThrough(t *testing.T, first bool, status int, answer string) (got []byte, ids map[string]int, err error) {
+	t.Helper()
+	target, err := url.Parse(servedS3(t).url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	var calls atomic.Int64
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n := calls.Load(); {
+		case r.Method != http.MethodPost || !r.URL.Query().Has("uploadId"):
+			proxy.ServeHTTP(w, r)
+		case n == 0:
+			if calls.Add(1); first {
+				proxy.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			w.WriteHeader(http.StatusForbidden) // which the SDK does not try again by itself
+		default:
+			calls.Add(1)
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, answer)
+		}
+	}))
+	t.Cleanup(front.Close)
+	pub := &sourcetest.Publisher{}
+	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, front.URL), pub)
+	manager := transfermanager.New(e.client(retries), func(o *transfermanager.Options) { o.PartSizeBytes, o.MultipartUploadThreshold = 5<<20, 5<<20 })
+	_, err = manager.UploadObject(t.Context(), &transfermanager.UploadObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("big"), Body: bytes.NewReader(twoParts())})
+	if calls.Load() < 2 {
+		t.Errorf("it was completed %d times only", calls.Load())
+	}
+	got, _ = e.get("big")
+	return got, idsByType(pub)["object.created.complete_multipart_upload"], err
+}
+
+// retries lets the SDK try again at once.
+func retries(o *s3.Options) {
+	o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = 5, time.Millisecond })
 }

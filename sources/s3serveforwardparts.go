@@ -2,6 +2,8 @@ package sources
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -19,7 +21,7 @@ func (b *forwardBackend) CreateMultipartUpload(ctx context.Context, bucket, key 
 	if id, ok := ctx.Value(restored{}).(gofakes3.UploadID); ok {
 		return id, nil
 	}
-	m := newForwardMeta(meta)
+	m := newForwardMeta(meta, rand.Text())
 	ctx, cancel := asking(ctx)
 	defer cancel()
 	out, err := b.to.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
@@ -73,7 +75,10 @@ func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, ke
 	if u.Created != "" {
 		return "", `"` + u.Created + `"`, slowDown(b.out.flush(name))
 	}
-	e, err := b.created(ctx, name, rec, createdComplete)
+	e, err := b.created(ctx, name, rec, createdComplete, "")
+	if err == nil && u.Sequencer == "" {
+		err = b.sequence(id, rec.Sequencer)
+	}
 	if err != nil {
 		return "", "", err
 	}
@@ -83,19 +88,51 @@ func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, ke
 	}
 	etag := rec.ETag
 	err = b.change(ctx, name, e, u.Mark, func(ctx context.Context) error {
-		out, err := b.to.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		_, err := b.to.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id)), MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
-		if err != nil {
+		if etag, err = b.completed(ctx, key, u.Mark, err); err != nil {
 			return err
 		}
-		etag = plainETag(aws.ToString(out.ETag))
 		return b.db.Batch(func(tx *bbolt.Tx) error {
 			_, err := closeUpload(tx, id, etag)
 			return err
 		})
 	})
 	return "", `"` + etag + `"`, err
+}
+
+// completed gives the ETag of the object that an upload has become. The answer to the
+// call is no proof: a server does not know any more what an earlier call has completed
+// whose answer got lost, and one that was cut off in the middle may say of the next
+// call that all is well.
+func (b *forwardBackend) completed(ctx context.Context, key, mark string, answer error) (etag string, err error) {
+	if answer != nil && apiCode(answer) != "NoSuchUpload" {
+		return "", answer
+	}
+	head, err := b.head(ctx, key)
+	switch {
+	case err != nil:
+		return "", err
+	case head != nil && head.Metadata[markHeader] == mark:
+		return plainETag(aws.ToString(head.ETag)), nil
+	case answer != nil:
+		return "", answer
+	}
+	return "", errors.New("it says that it has completed an upload, and does not have the object")
+}
+
+// sequence notes the sequencer of the object that an upload becomes: whoever completes
+// it again, since the answer got lost, tells of the same object.
+func (b *forwardBackend) sequence(id gofakes3.UploadID, sequencer string) error {
+	return storeFault(b.db.Batch(func(tx *bbolt.Tx) error {
+		u, _, err := uploadIn(tx, id)
+		if err != nil {
+			return err
+		}
+		u.Sequencer = sequencer
+		return putJSON(tx.Bucket([]byte(tableUploads)), string(id), u)
+	}))
 }
 
 // assembled gives a multipart upload and, unless it is complete, its record.
@@ -106,7 +143,7 @@ func (b *forwardBackend) assembled(id gofakes3.UploadID, list []gofakes3.Complet
 			return err
 		}
 		if rec, err = assemble(parts, list); rec != nil {
-			rec.Meta = u.Meta
+			rec.Meta, rec.Sequencer = u.Meta, u.Sequencer
 		}
 		return err
 	})

@@ -98,6 +98,7 @@ func checkRequest(r *http.Request) error {
 func forLibrary(r *http.Request, body *s3Body) *http.Request {
 	ctx := context.WithValue(r.Context(), bodyKey{}, body)
 	ctx = context.WithValue(ctx, invocationKey{}, r.Header.Get("Amz-Sdk-Invocation-Id"))
+	ctx = context.WithValue(ctx, firstKey{}, strings.HasPrefix(r.Header.Get("Amz-Sdk-Request"), "attempt=1;"))
 	r = r.Clone(ctx)
 	r.Body = struct {
 		io.Reader
@@ -120,6 +121,15 @@ func forLibrary(r *http.Request, body *s3Body) *http.Request {
 // invocationKey is where the context of a request has what the SDK sends with each
 // attempt of one call.
 type invocationKey struct{}
+
+// firstKey is where it has whether the SDK says that this is the first attempt.
+type firstKey struct{}
+
+// sentBefore tells whether an earlier attempt of the same call may have been here.
+func sentBefore(ctx context.Context) bool {
+	first, _ := ctx.Value(firstKey{}).(bool)
+	return invocationOf(ctx) != "" && !first
+}
 
 // invocationOf is the id of the call, or "".
 func invocationOf(ctx context.Context) string {

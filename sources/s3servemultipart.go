@@ -31,6 +31,8 @@ type partsUpload struct {
 	Size    int64             `json:"size"`              // of all parts
 	Created string            `json:"created,omitempty"` // the ETag, once it is complete
 	Mark    string            `json:"mark,omitempty"`    // see forwardBackend
+	// Sequencer is that of the object which it becomes, once somebody asked a forwardBackend to complete it.
+	Sequencer string `json:"sequencer,omitempty"`
 }
 
 // uploadPart is a part in the database.

@@ -91,10 +91,11 @@ func oddKeys() []string {
 
 // uploads puts objects from several goroutines until it is told to stop.
 type uploads struct {
-	stop  atomic.Bool
-	group sync.WaitGroup
-	mu    sync.Mutex
-	keys  []string // that got their 200
+	stop   atomic.Bool
+	group  sync.WaitGroup
+	mu     sync.Mutex
+	keys   []string // that got their 200
+	failed atomic.Int64
 }
 
 func (u *uploads) put(ctx context.Context, c *s3.Client, key string) {
