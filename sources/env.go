@@ -60,6 +60,15 @@ type Rejected struct {
 	Reason      string // what is wrong with it
 	ContentType string // of Data; application/octet-stream when empty
 	Data        []byte // as it came
+	// Key and Headers are what came beside the data, of a record that has them.
+	Key     []byte
+	Headers []Header
+}
+
+// Header is a header of a record as it came.
+type Header struct {
+	Name  string
+	Value []byte
 }
 
 // observe is Observe when there is one.

@@ -213,9 +213,10 @@ func (m *kafkaMapping) reject(r *kgo.Record, err error) Rejected {
 	where := fmt.Sprintf("%s/%d/%d", r.Topic, r.Partition, r.Offset)
 	rejected := Rejected{
 		ID: m.source + "/" + r.Topic + "/" + recordID(r), Where: where,
-		Reason: "the record is no valid CloudEvent: " + err.Error(), Data: r.Value,
+		Reason: "the record is no valid CloudEvent: " + err.Error(), Data: r.Value, Key: r.Key,
 	}
 	for _, h := range r.Headers {
+		rejected.Headers = append(rejected.Headers, Header{h.Key, h.Value})
 		if strings.EqualFold(h.Key, kafkaContentType) && isText(string(h.Value)) {
 			rejected.ContentType = string(h.Value)
 		}

@@ -48,7 +48,7 @@ func TestKafkaRecords(t *testing.T) {
 		"binary mode, null":   {kgo.Record{Headers: ce("ce_time", "2020-01-01T00:00:00Z")}, "", "id=i source=/s type=t time=2020-01-01T00:00:00Z"},
 		"binary, own type":    {kgo.Record{Value: []byte("{}"), Headers: ce("ce_datacontenttype", "text/plain")}, "", "id=i source=/s type=t datacontenttype=text/plain time=2026-01-01T00:00:00.123Z"},
 		"binary, two types":   {kgo.Record{Headers: ce("ce_datacontenttype", "text/plain", "content-type", "text/plain")}, "", "error: datacontenttype: given twice"},
-		"binary, no version":  {kgo.Record{Headers: headers("ce_id", "i")}, "", "error: specversion: missing"},
+		"binary, no version":  {kgo.Record{Key: []byte("k"), Headers: headers("ce_id", "i", "x", "\xff")}, "", "error: specversion: missing"},
 		"binary, old version": {kgo.Record{Headers: headers("ce_specversion", "0.3", "ce_id", "i", "ce_source", "/s", "ce_type", "t")}, "", "error: specversion:"},
 		"binary, no id":       {kgo.Record{Headers: headers("ce_specversion", "1.0", "ce_source", "/s", "ce_type", "t")}, "", "error: id: missing"},
 		"binary, twice":       {kgo.Record{Headers: ce("ce_id", "j")}, "", "error: id: given twice"},
@@ -69,7 +69,8 @@ func TestKafkaRecords(t *testing.T) {
 			if got := "error: " + err.Error(); !strings.HasPrefix(c.want, "error: ") || !strings.HasPrefix(got, c.want) {
 				t.Errorf("%s: %s, want %s", name, got, c.want)
 			}
-			if d := m.reject(&r, err); d.ID == "" || d.Where != "clicks/3/4711" || !bytes.Equal(d.Data, r.Value) {
+			if d := m.reject(&r, err); d.ID == "" || d.Where != "clicks/3/4711" || !bytes.Equal(d.Data, r.Value) ||
+				!bytes.Equal(d.Key, r.Key) || fmt.Sprint(d.Headers) != fmt.Sprint(r.Headers) {
 				t.Errorf("%s: the dead letter is %+v", name, d)
 			}
 			continue

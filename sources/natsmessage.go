@@ -2,6 +2,7 @@ package sources
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -174,7 +175,11 @@ func (m *natsMapping) reject(msg *natsMessage, err error) Rejected {
 		ID: m.sourceOf(msg) + "/" + msg.id, Where: fmt.Sprintf("%s (%s)", msg.place, msg.subject),
 		Reason: "the message is no valid CloudEvent: " + err.Error(), Data: msg.data,
 	}
-	for key, values := range msg.header {
+	for _, key := range slices.Sorted(maps.Keys(msg.header)) {
+		values := msg.header[key]
+		for _, v := range values {
+			rejected.Headers = append(rejected.Headers, Header{key, []byte(v)})
+		}
 		if strings.EqualFold(key, natsContentType) && len(values) > 0 && isText(values[0]) {
 			rejected.ContentType = values[0]
 		}

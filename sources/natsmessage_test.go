@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,13 @@ func TestNATSPoison(t *testing.T) {
 			r := m.reject(c.msg, err)
 			if r.ID != "nats://c/ORDERS/7/1767323045000000006" || r.Where != "ORDERS/7 (orders.eu)" || string(r.Data) != string(c.msg.data) {
 				t.Errorf("the dead letter: %+v", r)
+			}
+			kept := map[string][]string{}
+			for _, h := range r.Headers {
+				kept[h.Name] = append(kept[h.Name], string(h.Value))
+			}
+			if !reflect.DeepEqual(kept, map[string][]string(c.msg.header)) {
+				t.Errorf("the dead letter has the headers %v of %v", kept, c.msg.header)
 			}
 		})
 	}

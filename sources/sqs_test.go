@@ -99,7 +99,7 @@ func TestSQSMessages(t *testing.T) {
 		"poison":      {body: `{"specversion":"1.0","type":"t"}`, want: `!the message is no valid CloudEvent`},
 		"no event":    {body: `nonsense`, attrs: map[string]string{"content-type": "application/cloudevents+json"}, want: `!the message is no valid CloudEvent`},
 		"a batch":     {body: `[]`, attrs: map[string]string{"content-type": "application/cloudevents-batch+json"}, want: `!a batch is not one event`},
-		"binary, bad": {body: `x`, attrs: map[string]string{"ce_specversion": "1.0"}, want: `!the message is no valid CloudEvent`},
+		"binary, bad": {body: `x`, attrs: map[string]string{"ce_specversion": "1.0"}, system: map[string]string{"MessageGroupId": "g"}, want: `!the message is no valid CloudEvent`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,6 +124,13 @@ func TestSQSMessages(t *testing.T) {
 				r := host.Rejected()
 				if len(r) != 1 || !strings.Contains(r[0].Reason, reason) || string(r[0].Data) != c.body || !strings.HasSuffix(r[0].Where, "/q/m-1") || len(pub.Stored()) > 0 {
 					t.Errorf("rejected %+v, want %q", r, reason)
+				}
+				kept := map[string]string{}
+				for _, h := range r[0].Headers {
+					kept[h.Name] = string(h.Value)
+				}
+				if !maps.Equal(kept, c.attrs) || string(r[0].Key) != c.system["MessageGroupId"] {
+					t.Errorf("the dead letter has the key %q and the attributes %v of %v", r[0].Key, kept, c.attrs)
 				}
 				return
 			}

@@ -185,9 +185,14 @@ func (m *sqsMapping) reject(msg *types.Message, err error) Rejected {
 	rejected := Rejected{
 		ID: m.queue + "/" + sdk.ToString(msg.MessageId), Where: strings.TrimPrefix(m.queue, "sqs://") + "/" + sdk.ToString(msg.MessageId),
 		Reason: "the message is no valid CloudEvent: " + err.Error(), Data: []byte(sdk.ToString(msg.Body)),
+		Key: []byte(msg.Attributes[string(types.MessageSystemAttributeNameMessageGroupId)]),
 	}
 	if contentType := sqsContentType(msg); isText(contentType) {
 		rejected.ContentType = contentType
+	}
+	for _, name := range slices.Sorted(maps.Keys(msg.MessageAttributes)) {
+		v := msg.MessageAttributes[name]
+		rejected.Headers = append(rejected.Headers, Header{name, append([]byte(sqsText(v)), v.BinaryValue...)})
 	}
 	return rejected
 }

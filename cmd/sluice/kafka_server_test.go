@@ -186,7 +186,7 @@ func (k *kafkaServer) remove(topic string) {
 }
 
 // kcat runs the other client.
-func (k *kafkaServer) kcat(args ...string) []byte {
+func (k *kafkaServer) kcat(input string, args ...string) []byte {
 	k.t.Helper()
 	path, err := exec.LookPath("kcat")
 	if err != nil {
@@ -194,7 +194,7 @@ func (k *kafkaServer) kcat(args ...string) []byte {
 	}
 	cmd := exec.Command(path, append([]string{"-b", k.plain}, args...)...)
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	cmd.Stdin, cmd.Stderr = strings.NewReader(input), &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		k.t.Fatalf("kcat %s: %v\n%s", strings.Join(args, " "), err, stderr.String())

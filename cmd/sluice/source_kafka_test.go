@@ -339,7 +339,7 @@ func TestProcessKafkaSink(t *testing.T) {
 	publishing.Wait()
 	p.settled(time.Minute)
 	next, records, repeated := map[string]int{}, 0, 0
-	for line := range strings.Lines(string(k.kcat("-C", "-t", "orders-made", "-e", "-q", "-f", "%k %s %h\n"))) {
+	for line := range strings.Lines(string(k.kcat("", "-C", "-t", "orders-made", "-e", "-q", "-f", "%k %s %h\n"))) {
 		fields := strings.Fields(line)
 		var n int
 		if _, err := fmt.Sscan(fields[1], &n); err != nil || len(fields) != 3 {
