@@ -33,6 +33,10 @@ type load struct {
 }
 
 func startLoad(p *program, clients int, prefix string) *load {
+	return startLoadTo(p, "/", clients, prefix)
+}
+
+func startLoadTo(p *program, path string, clients int, prefix string) *load {
 	l := &load{
 		acked: map[string]bool{}, refused: map[int]int{},
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: 10 * time.Second},
@@ -41,7 +45,7 @@ func startLoad(p *program, clients int, prefix string) *load {
 		l.wait.Go(func() {
 			for i := 0; !l.stopped.Load(); i++ {
 				id := fmt.Sprintf("%s.w%d.%d", prefix, w, i)
-				ok, code := p.publish(l.client, id, 200)
+				ok, code := p.publishTo(path, l.client, id, 200)
 				l.mu.Lock()
 				if ok {
 					l.acked[id] = true

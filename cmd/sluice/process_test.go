@@ -272,7 +272,12 @@ func (p *program) metrics() map[string]float64 {
 
 // publish sends one event, and tells whether it was acknowledged.
 func (p *program) publish(client *http.Client, id string, size int) (acked bool, code int) {
-	req, err := http.NewRequest(http.MethodPost, p.base+"/", strings.NewReader(strings.Repeat("x", size)))
+	return p.publishTo("/", client, id, size)
+}
+
+// publishTo sends one event to a path, and tells whether it was acknowledged.
+func (p *program) publishTo(path string, client *http.Client, id string, size int) (acked bool, code int) {
+	req, err := http.NewRequest(http.MethodPost, p.base+path, strings.NewReader(strings.Repeat("x", size)))
 	if err != nil {
 		p.t.Error(err)
 		return false, 0
