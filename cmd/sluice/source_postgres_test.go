@@ -162,9 +162,12 @@ func TestProcessPostgres(t *testing.T) {
 	defer cancel()
 	failed := make(chan error, 1)
 	go func() { failed <- w.run(ctx, rows, 10*time.Millisecond) }()
-	kills, crashes := 0, 0
+	kills, crashes, lag := 0, 0, 0.0
 	for i, at := range []int64{1500, 4000, 6700, 7500, 11_700, 13_000, 15_000, 18_000} {
-		p.until(2*time.Minute, fmt.Sprintf("%d rows", at), func() bool { return w.written.Load() >= at })
+		p.until(2*time.Minute, fmt.Sprintf("%d rows", at), func() bool {
+			lag = max(lag, p.metrics()["sluice_source_lag_bytes"])
+			return w.written.Load() >= at
+		})
 		switch i {
 		case 1:
 			server.Crash(t)
@@ -187,12 +190,19 @@ func TestProcessPostgres(t *testing.T) {
 	p.until(2*time.Minute, "every row is at the function", func() bool { return sink.rows() >= total })
 	p.settled(60 * time.Second)
 	checkRows(t, sink, total)
+	p.until(20*time.Second, "the slot is confirmed", func() bool {
+		now, shown := p.metrics()["sluice_source_lag_bytes"]
+		return shown && now < 1<<16
+	})
+	if lag == 0 {
+		t.Error("sluice_source_lag_bytes was never more than 0")
+	}
 	sink.mu.Lock()
 	repeats := sink.repeats
 	sink.mu.Unlock()
 	again := p.stored() - total
-	t.Logf("%d rows in %d transactions, %d kill -9 of sluice, %d of PostgreSQL: none missing, the order of both tables kept; with the same id, %d were published again and %d delivered again",
-		total, w.transactions, kills, crashes, again, repeats)
+	t.Logf("%d rows in %d transactions, %d kill -9 of sluice, %d of PostgreSQL: none missing, the order of both tables kept; with the same id, %d were published again and %d delivered again; the slot was %.0f KiB behind at most",
+		total, w.transactions, kills, crashes, again, repeats, lag/1024)
 	// A crash repeats the transactions that were not published as a whole.
 	if limit := 5000 + (kills+crashes)*500; again > limit {
 		t.Errorf("%d rows were published again, at most %d were expected", again, limit)
