@@ -2,6 +2,7 @@ package sources_test
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // as Twilio signs
 	"crypto/sha256"
@@ -20,7 +21,7 @@ import (
 	"sluice/sources"
 )
 
-// signers is the program in testdata/signers, which signs and verifies with the
+// signers is a program in testdata/signers, which signs and verifies with the
 // libraries of the services.
 type signers struct {
 	t   *testing.T
@@ -41,6 +42,7 @@ type signersTask struct {
 
 type signersResult struct {
 	Headers map[string]string
+	URL     string // when it is another than that of the task
 	Error   string
 }
 
@@ -58,7 +60,28 @@ func startSigners(t *testing.T) *signers {
 	if out, err := exec.Command("go", "build", "-C", "testdata/signers", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("cannot build testdata/signers, a module of its own: %v\n%s", err, out)
 	}
-	cmd := exec.Command(program)
+	return talkTo(t, exec.Command(program))
+}
+
+// startNodeSigners starts sign.mjs where its packages are installed.
+func startNodeSigners(t *testing.T) *signers {
+	t.Helper()
+	dir := os.Getenv("SLUICE_SIGNERS")
+	if dir == "" && os.Getenv("CI") == "" {
+		t.Skip("SLUICE_SIGNERS names no directory: npm ci in one with the package.json of sources/testdata/signers")
+	}
+	script, err := os.ReadFile(filepath.Join("testdata", "signers", "sign.mjs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("node", "--input-type=module", "--eval", string(script))
+	cmd.Dir = dir
+	return talkTo(t, cmd)
+}
+
+// talkTo starts a program that answers each line with one.
+func talkTo(t *testing.T, cmd *exec.Cmd) *signers {
+	t.Helper()
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -74,7 +97,7 @@ func startSigners(t *testing.T) *signers {
 	t.Cleanup(func() {
 		_ = in.Close()
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("testdata/signers: %v", err)
+			t.Errorf("%s: %v", cmd.Path, err)
 		}
 	})
 	return &signers{t, json.NewEncoder(in), bufio.NewScanner(out)}
@@ -94,23 +117,28 @@ func (s *signers) do(task signersTask) (r signersResult) {
 	return r
 }
 
+// signersURL is what Twilio calls.
+const signersURL = "https://hooks.example.com/in/hook"
+
+// signersCase is a scheme of a program.
+type signersCase struct {
+	scheme string
+	secret string
+	verify sources.Verify
+	event  sources.EventMap
+	form   bool
+	// ours signs in the way of the service; nil where its library signs.
+	ours func(body string) map[string]string
+}
+
 // What the libraries of the services sign is taken, and what we sign in their way
 // is what their libraries verify; nothing else is, on either side.
 func TestIntegrationSigners(t *testing.T) {
 	t.Parallel()
 	integration(t, "the Go modules of testdata/signers")
 	theirs := startSigners(t)
-	const rounds = 50
-	now := time.Now()
-	twilioURL := "https://hooks.example.com/in/hook"
-	for _, tc := range []struct {
-		scheme string
-		secret string
-		verify sources.Verify
-		form   bool
-		// ours signs in the way of the service; nil where its library signs.
-		ours func(body string) map[string]string
-	}{
+	now := unix(time.Now())
+	for _, tc := range []signersCase{
 		{scheme: "stripe", secret: "whsec_stripe", verify: sources.Verify{Stripe: one("whsec_stripe")}},
 		{scheme: "standard", secret: standardSecret, verify: sources.Verify{Standard: one(standardSecret)}},
 		{scheme: "svix", secret: standardSecret, verify: sources.Verify{Standard: one(standardSecret)}},
@@ -118,57 +146,91 @@ func TestIntegrationSigners(t *testing.T) {
 			return map[string]string{"Content-Type": "application/json", "X-Hub-Signature-256": "sha256=" + hex.EncodeToString(mac(sha256.New, secret, body))}
 		}},
 		{scheme: "slack", secret: secret, verify: sources.Verify{Slack: one(secret)}, ours: func(body string) map[string]string {
-			return map[string]string{"X-Slack-Request-Timestamp": unix(now),
-				"X-Slack-Signature": "v0=" + hex.EncodeToString(mac(sha256.New, secret, "v0:"+unix(now)+":"+body))}
+			return map[string]string{"X-Slack-Request-Timestamp": now,
+				"X-Slack-Signature": "v0=" + hex.EncodeToString(mac(sha256.New, secret, "v0:"+now+":"+body))}
 		}},
-		{scheme: "twilio", secret: secret, form: true, verify: sources.Verify{Twilio: &sources.Twilio{Token: one(secret), URL: parseHookURL(t, twilioURL)}},
-			ours: func(body string) map[string]string {
-				fields := strings.ReplaceAll(strings.ReplaceAll(body, "&", ""), "=", "") // sorted, and without escapes
-				return map[string]string{"X-Twilio-Signature": base64.StdEncoding.EncodeToString(mac(sha1.New, secret, twilioURL+fields))}
-			}},
+		{scheme: "twilio", secret: secret, form: true, verify: twilioVerify(t), ours: func(body string) map[string]string {
+			fields := strings.ReplaceAll(strings.ReplaceAll(body, "&", ""), "=", "") // sorted, and without escapes
+			return map[string]string{"X-Twilio-Signature": base64.StdEncoding.EncodeToString(mac(sha1.New, secret, signersURL+fields))}
+		}},
 	} {
-		r := runHook(t, (&sender{verify: tc.verify}).settings(), "/in/hook")
-		taken, refused := 0, 0
-		for i := range rounds {
-			task := signersTask{Scheme: tc.scheme, Secret: tc.secret, ID: fmt.Sprintf("%s-%d", tc.scheme, i), Time: now.Unix(), URL: twilioURL}
-			task.Body = fmt.Sprintf(`{"id": "%s", "type": "x", "event_id": "%s", "text": %q}`, task.ID, task.ID, rand.Text()+"äß€")
-			contentType := "application/json"
-			if tc.form {
-				task.Body, contentType = "MessageSid="+rand.Text()+"&SmsStatus=received", "application/x-www-form-urlencoded"
-			}
-			if tc.ours == nil {
-				signed := theirs.do(task)
-				if signed.Error != "" {
-					t.Fatalf("%s: %s", tc.scheme, signed.Error)
-				}
-				task.Headers = signed.Headers
-			} else {
-				task.Headers = tc.ours(task.Body)
-			}
-			if v := theirs.do(task); v.Error != "" {
-				t.Fatalf("%s: its library does not verify %v: %s", tc.scheme, task.Headers, v.Error)
-			}
-			if a := r.do(t, requestOf(r.url, contentType, task)); a.status/100 != 2 {
-				t.Fatalf("%s: %d %s", tc.scheme, a.status, a.body)
-			}
-			taken++
-			task.Body = strings.Replace(task.Body, "i", "I", 1)
-			if v := theirs.do(task); v.Error == "" {
-				t.Fatalf("%s: its library verifies a changed body", tc.scheme)
-			}
-			if a := r.do(t, requestOf(r.url, contentType, task)); a.status != http.StatusUnauthorized {
-				t.Fatalf("%s: a changed body: %d %s", tc.scheme, a.status, a.body)
-			}
-			refused++
-		}
-		if n := len(r.pub.Stored()); n != rounds {
-			t.Errorf("%s: %d events of %d requests", tc.scheme, n, rounds)
-		}
-		t.Logf("%s: %d requests taken, %d changed ones refused, its own library says the same of each", tc.scheme, taken, refused)
+		tc.run(t, theirs)
 	}
 }
 
+// The same with libraries for Node, which sign for services whose Go libraries do not,
+// and with the crypto of Node where a service has none.
+func TestIntegrationNodeSigners(t *testing.T) {
+	t.Parallel()
+	integration(t, "node, and in SLUICE_SIGNERS the npm packages of testdata/signers")
+	theirs := startNodeSigners(t)
+	seed := base64.StdEncoding.EncodeToString(ed25519Key.Seed())
+	for _, tc := range []signersCase{
+		{scheme: "github", secret: secret, verify: sources.Verify{GitHub: one(secret)}},
+		{scheme: "gitlab", secret: standardSecret, verify: sources.Verify{GitLab: one(standardSecret)}},
+		{scheme: "shopify", secret: secret, verify: sources.Verify{Shopify: one(secret)}},
+		{scheme: "twilio", secret: secret, form: true, verify: twilioVerify(t)},
+		{scheme: "twilio JSON", secret: secret, verify: twilioVerify(t)},
+		{scheme: "v1a", secret: seed, verify: sources.Verify{Standard: one(ed25519Public)}},
+		{scheme: "hmac", secret: secret, event: sources.EventMap{ID: "<body.id>"}, verify: sources.Verify{HMAC: &sources.HMAC{
+			Algorithm: "sha512", Header: "X-Signature", Encoding: "base64", Secret: one(secret), Timestamp: "X-Time", Signed: "<header.X-Time>|<body>",
+		}}},
+	} {
+		tc.run(t, theirs)
+	}
+}
+
+func twilioVerify(t *testing.T) sources.Verify {
+	return sources.Verify{Twilio: &sources.Twilio{Token: one(secret), URL: parseHookURL(t, signersURL)}}
+}
+
+// run has requests signed, verified and sent, as they are and changed.
+func (tc signersCase) run(t *testing.T, theirs *signers) {
+	t.Helper()
+	const rounds = 50
+	now := time.Now().Unix()
+	r := runHook(t, (&sender{verify: tc.verify, event: tc.event}).settings(), "/in/hook")
+	taken, refused := 0, 0
+	for i := range rounds {
+		task := signersTask{Scheme: tc.scheme, Secret: tc.secret, ID: fmt.Sprintf("%s-%d", tc.scheme, i), Time: now, URL: signersURL}
+		task.Body = fmt.Sprintf(`{"id": "%s", "type": "x", "object_kind": "push", "event_id": "%s", "text": %q}`, task.ID, task.ID, rand.Text()+"äß€")
+		contentType := "application/json"
+		if tc.form {
+			task.Body, contentType = "MessageSid="+rand.Text()+"&SmsStatus=received", "application/x-www-form-urlencoded"
+		}
+		if tc.ours == nil {
+			signed := theirs.do(task)
+			if signed.Error != "" {
+				t.Fatalf("%s: %s", tc.scheme, signed.Error)
+			}
+			task.Headers, task.URL = signed.Headers, cmp.Or(signed.URL, task.URL)
+		} else {
+			task.Headers = tc.ours(task.Body)
+		}
+		if v := theirs.do(task); v.Error != "" {
+			t.Fatalf("%s: its library does not verify %v: %s", tc.scheme, task.Headers, v.Error)
+		}
+		if a := r.do(t, requestOf(r.url, contentType, task)); a.status/100 != 2 {
+			t.Fatalf("%s: %d %s", tc.scheme, a.status, a.body)
+		}
+		taken++
+		task.Body = strings.Replace(task.Body, "i", "I", 1)
+		if v := theirs.do(task); v.Error == "" {
+			t.Fatalf("%s: its library verifies a changed body", tc.scheme)
+		}
+		if a := r.do(t, requestOf(r.url, contentType, task)); a.status != http.StatusUnauthorized {
+			t.Fatalf("%s: a changed body: %d %s", tc.scheme, a.status, a.body)
+		}
+		refused++
+	}
+	if n := len(r.pub.Stored()); n != rounds {
+		t.Errorf("%s: %d events of %d requests", tc.scheme, n, rounds)
+	}
+	t.Logf("%s: %d requests taken, %d changed ones refused, its own library says the same of each", tc.scheme, taken, refused)
+}
+
 func requestOf(url, contentType string, task signersTask) *http.Request {
+	url += strings.TrimPrefix(task.URL, signersURL) // its query
 	req := post(url, task.Body, "Content-Type", contentType, "X-GitHub-Event", "x", "X-GitHub-Delivery", task.ID)
 	for name, value := range task.Headers {
 		req.Header.Set(name, value)
