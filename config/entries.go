@@ -56,6 +56,7 @@ func (l *loader) sink(entry pair, path string) {
 			s := k.New()
 			l.settings(kind, path, s)
 			l.beside(entry, path, k, options)
+			l.checkOrder(join(path, kind.key.Value), s, options.OrderBy)
 			l.config.Sinks = append(l.config.Sinks, Sink{entry.key.Value, k.Name, s, options, l.pos(entry.key)})
 			return
 		}
@@ -70,6 +71,21 @@ func (l *loader) beside(entry pair, path string, kind sinks.Kind, options dispat
 			l.errorf(p.key, join(path, key), "does nothing beside %s: leave it out; `sluice kinds %s` lists what that goes by", kind.Name, kind.Name)
 		case key == "replies" && options.Replies == dispatch.RepliesPublished && options.Batch.Max > 1:
 			l.report.warnf(l.pos(p.key), join(path, key), "events in the answer to a batch are not published, as they answer none of its events: leave batch out if they matter")
+		}
+	}
+}
+
+// checkOrder warns of settings of a sink with which its far side does not keep the
+// order that the bus keeps.
+func (l *loader) checkOrder(at string, s sinks.Settings, orderBy string) {
+	orderer, ok := s.(sinks.Orderer)
+	if !ok || orderBy == "" {
+		return
+	}
+	for _, f := range orderer.CheckOrder(orderBy) {
+		path := at + "." + f.Key
+		if !l.report.wrong[path] {
+			l.report.warnf(l.placeOf(path), path, "%s", f.Msg)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"sluice/bus/dispatch"
 	"sluice/config"
 	"sluice/config/value"
+	"sluice/sinks"
 	"sluice/sources"
 )
 
@@ -154,6 +155,33 @@ func TestDefaults(t *testing.T) {
 	}
 	if got := c.Warnings.Error(); got != "sluice.yaml:1:9: sinks.a: warning: no rule sends events here" {
 		t.Error(got)
+	}
+}
+
+// Where the far side would not keep the order that the bus keeps, a warning says so.
+func TestOrderWarnings(t *testing.T) {
+	t.Parallel()
+	opts := options()
+	opts.Sinks = sinks.Kinds()
+	for sink, want := range map[string]string{
+		`{kafka: {brokers: ["b:1"], topic: t, key: type}, order_by: subject}`:                  "sluice.yaml:1:54: sinks.a.kafka.key: warning: is type, and order_by is subject: ",
+		`{kafka: {brokers: ["b:1"], topic: t, key: subject}, order_by: subject}`:               "",
+		`{kafka: {brokers: ["b:1"], topic: t}, order_by: subject}`:                             "",
+		`{kafka: {brokers: ["b:1"], topic: t, key: type}}`:                                     "",
+		`{order_by: subject, kafka: {brokers: ["b:1"], topic: t, balancer: round_robin}}`:      "sinks.a.kafka.balancer: warning: spreads events with the same subject",
+		`{sqs: {queue_url: "http://q/1/q.fifo", region: eu, group: type}, order_by: data.x}`:   "sinks.a.sqs.group: warning: is type, and order_by is data.x: ",
+		`{sqs: {queue_url: "http://q/1/q.fifo", region: eu, group: data.x}, order_by: data.x}`: "",
+		`{sqs: {queue_url: "http://q/1/q", region: eu, group: type}, order_by: data.x}`:        "",
+		`{sqs: {queue_url: "http://q/1/q.fifo", region: eu}, order_by: data.x}`:                "",
+	} {
+		c, err := config.Parse("sluice.yaml", []byte("sinks: {a: "+sink+"}\nrules: {r: {match: {type: [t]}, to: [a]}}\n"), opts)
+		if err != nil {
+			t.Errorf("%s: %v", sink, err)
+			continue
+		}
+		if got := c.Warnings.Error(); (len(c.Warnings) > 0) != (want != "") || !strings.Contains(got, want) {
+			t.Errorf("%s:\ngot  %s\nwant %s", sink, got, want)
+		}
 	}
 }
 

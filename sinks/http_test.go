@@ -78,10 +78,17 @@ func parse(t testing.TB, text string) value.URL {
 
 func open(t testing.TB, s sinks.Settings) sinks.Sink {
 	t.Helper()
+	return openIn(t, s, sinks.Env{})
+}
+
+// openIn opens a sink in an environment that is special in some way.
+func openIn(t testing.TB, s sinks.Settings, env sinks.Env) sinks.Sink {
+	t.Helper()
 	if faults := s.Validate(); len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	sink, err := s.Open(t.Context(), sinks.Env{Name: "test"})
+	env.Name = "test"
+	sink, err := s.Open(t.Context(), env)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ type Kafka struct {
 	kafka.Connection `yaml:",inline"`
 
 	Topic       string                `yaml:"topic" doc:"The topic; {name} in it stands for an attribute, {data.path} for what a gjson path finds in the data."`
-	Key         string                `yaml:"key" doc:"What becomes the record's key: an attribute, or data. and a gjson path. Records with the same key keep their order, given order_by."`
+	Key         string                `yaml:"key" doc:"What becomes the record's key: an attribute, or data. and a gjson path. Records with the same key are in one partition. Default: what order_by says, or partitionkey without order_by."`
 	Mode        string                `yaml:"mode" enum:"binary,structured" doc:"binary: the data as the value and the attributes as headers; structured: all of it as one JSON document."`
 	Headers     map[string]value.Text `yaml:"headers" doc:"More headers for each record."`
 	Balancer    string                `yaml:"balancer" enum:"key,round_robin" doc:"How records are spread: key, by the hash that Java clients use and in batches where there is none; or round_robin."`
@@ -42,7 +43,7 @@ const (
 // NewKafka returns the settings with their defaults.
 func NewKafka() *Kafka {
 	return &Kafka{
-		Connection: kafka.Defaults(), Key: "partitionkey", Mode: modeBinary,
+		Connection: kafka.Defaults(), Mode: modeBinary,
 		Balancer: balancerKey, Compression: compressionNone, MaxBytes: 1 << 20,
 	}
 }
@@ -75,6 +76,18 @@ func (s *Kafka) Validate() value.Faults {
 	return faults
 }
 
+// CheckOrder is Orderer.CheckOrder: a topic keeps the order of a partition only.
+func (s *Kafka) CheckOrder(orderBy string) value.Faults {
+	var faults value.Faults
+	if s.Key != "" && s.Key != orderBy {
+		faults.Add("key", "is %s, and order_by is %s: events with the same %s may end up in several partitions, which keep no order among them; leave key out to have the key of order_by", s.Key, orderBy, orderBy)
+	}
+	if s.Balancer == balancerRoundRobin {
+		faults.Add("balancer", "spreads events with the same %s over all partitions, which keep no order among them: write %s, or leave order_by out", orderBy, balancerKey)
+	}
+	return faults
+}
+
 func kafkaCodecs() map[string]segmentio.Compression {
 	return map[string]segmentio.Compression{
 		compressionNone: 0, "gzip": segmentio.Gzip, "snappy": segmentio.Snappy, "lz4": segmentio.Lz4, "zstd": segmentio.Zstd,
@@ -98,7 +111,7 @@ func (s *Kafka) Open(_ context.Context, env Env) (Sink, error) {
 		known = []string{s.Topic}
 	}
 	sink := &kafkaSink{
-		topic: topic, key: lookUp(s.Key), structured: s.Mode == modeStructured,
+		topic: topic, key: lookUp(cmp.Or(s.Key, env.OrderBy, partitionKey)), ordered: s.Key == "" && env.OrderBy != "", structured: s.Mode == modeStructured,
 		roundRobin: s.Balancer == balancerRoundRobin, codec: kafkaCodecs()[s.Compression], maxBytes: int(s.MaxBytes),
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
@@ -118,6 +131,7 @@ type kafkaSink struct {
 	cluster    *kafka.Transport
 	topic      nameTemplate
 	key        func(bus.Event) string
+	ordered    bool // the key is that of order_by, where none is a key like any other
 	headers    []segmentio.Header
 	structured bool
 	roundRobin bool
@@ -192,7 +206,7 @@ func (s *kafkaSink) record(d Delivery) (segmentio.Message, error) {
 		return segmentio.Message{}, err
 	}
 	r := segmentio.Message{Topic: topic, Value: d.Event.Data()}
-	if key := s.key(d.Event); key != "" {
+	if key := s.key(d.Event); key != "" || s.ordered {
 		r.Key = []byte(key)
 	}
 	set := func(name, text string) {
@@ -232,6 +246,9 @@ func (s *kafkaSink) record(d Delivery) (segmentio.Message, error) {
 	set("sluice-sink", d.Sink)
 	return r, nil
 }
+
+// partitionKey is the attribute of the CloudEvents extension for partitioning.
+const partitionKey = "partitionkey"
 
 // lookUp reads an attribute, or what a gjson path finds in the data; "" for
 // what an event lacks.

@@ -30,10 +30,20 @@ type Settings interface {
 	Open(ctx context.Context, env Env) (Sink, error)
 }
 
+// Orderer are settings of a kind whose far side keeps an order of its own, by a key.
+type Orderer interface {
+	Settings
+	// CheckOrder finds settings with which the far side does not keep what order_by keeps.
+	CheckOrder(orderBy string) value.Faults
+}
+
 // Env is what a sink is given besides its settings.
 type Env struct {
 	Name string // the name of the sink in the config
 	Log  *slog.Logger
+	// OrderBy is what the bus keeps the sink's events in order by, an attribute or data.
+	// and a gjson path; "" where it keeps no order.
+	OrderBy string
 	// Guarded says that a caller gave the settings and not the operator: the sink may
 	// reach public addresses only, and name no file of this machine. A kind that
 	// cannot see to that is not opened: see unguarded.

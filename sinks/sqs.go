@@ -26,7 +26,7 @@ import (
 type SQS struct {
 	aws.Queue `yaml:",inline"`
 	Mode      string      `yaml:"mode" enum:"structured,data" doc:"structured: the event as one JSON document; data: its data, which must be text, with the attributes as message attributes."`
-	Group     string      `yaml:"group" doc:"What becomes of the MessageGroupId: an attribute, or data. and a gjson path. Messages of a group keep their order, given order_by. In a FIFO queue the default is partitionkey, and the event's source where there is none; other queues take it as a fair queue's tenant."`
+	Group     string      `yaml:"group" doc:"What becomes of the MessageGroupId: an attribute, or data. and a gjson path. In a FIFO queue messages of a group keep their order, and the default is what order_by says; without order_by it is partitionkey, and the event's source where there is none. Other queues take it as a fair queue's tenant."`
 	MaxBytes  value.Bytes `yaml:"max_bytes" doc:"The size of a message, and of a request, at most. It must not be more than the queue's MaximumMessageSize."`
 }
 
@@ -44,6 +44,15 @@ func (s *SQS) Validate() value.Faults {
 	}
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 64<<20 {
 		faults.Add("max_bytes", "is out of range: write 1KiB to 64MiB; Amazon SQS takes 1MiB")
+	}
+	return faults
+}
+
+// CheckOrder is Orderer.CheckOrder: a FIFO queue keeps the order of a group only.
+func (s *SQS) CheckOrder(orderBy string) value.Faults {
+	var faults value.Faults
+	if s.FIFO() && s.Group != "" && s.Group != orderBy {
+		faults.Add("group", "is %s, and order_by is %s: events with the same %s may end up in several groups, which keep no order among them; leave group out to have the one of order_by", s.Group, orderBy, orderBy)
 	}
 	return faults
 }
@@ -66,8 +75,11 @@ func (s *SQS) Open(ctx context.Context, env Env) (Sink, error) {
 	sink := &sqsSink{
 		client: client, queue: s.QueueURL.URL.String(), name: s.Name(), fifo: s.FIFO(), max: int(s.MaxBytes), structured: s.Mode == modeStructured,
 	}
-	if group := s.Group; group != "" || sink.fifo {
-		sink.group = lookUp(cmp.Or(group, "partitionkey"))
+	switch {
+	case s.Group != "":
+		sink.group = lookUp(s.Group)
+	case sink.fifo:
+		sink.group, sink.ordered = lookUp(cmp.Or(env.OrderBy, partitionKey)), env.OrderBy != ""
 	}
 	return sink, nil
 }
@@ -79,6 +91,7 @@ type sqsSink struct {
 	name       string // for errors
 	fifo       bool
 	group      func(bus.Event) string // nil: messages have none
+	ordered    bool                   // it is the key of order_by, where none is a key like any other
 	structured bool
 	max        int // bytes of a message and of a request
 }

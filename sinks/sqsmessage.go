@@ -78,10 +78,10 @@ func (s *sqsSink) message(at int, d Delivery) (sqsMessage, error) {
 	set("sluice-sink", d.Sink)
 	if s.group != nil {
 		group := s.group(d.Event)
-		if group == "" && s.fifo {
+		if group == "" && s.fifo && !s.ordered {
 			group = d.Event.Source()
 		}
-		if group != "" {
+		if group != "" || s.ordered {
 			m.entry.MessageGroupId = sdk.String(sqsID(group))
 		}
 	}

@@ -303,12 +303,13 @@ func TestProcessKafkaTopics(t *testing.T) {
 	p.stop()
 }
 
-// TestProcessKafkaSink publishes over HTTP and reads what the sink wrote with kcat.
+// TestProcessKafkaSink publishes over HTTP and reads what the sink wrote with kcat: what
+// is in order by the subject has it for its key, though no key is written.
 func TestProcessKafkaSink(t *testing.T) {
 	t.Parallel()
 	k := newKafkaServer(t)
 	k.create(3, "orders-made")
-	sections := fmt.Sprintf("sinks:\n  log: {kafka: {brokers: [%q], topic: \"orders-{type}\", key: subject}, order_by: subject, batch: {max: 100}}\n", k.plain) + fmt.Sprintf(everythingTo, "log")
+	sections := fmt.Sprintf("sinks:\n  log: {kafka: {brokers: [%q], topic: \"orders-{type}\"}, order_by: subject, batch: {max: 100}}\n", k.plain) + fmt.Sprintf(everythingTo, "log")
 	p := newProgram(t, t.TempDir(), "", sections)
 	p.start()
 	const keys, each = 20, 100

@@ -138,7 +138,7 @@ func (a *App) tableWith(ctx context.Context, cfg *config.Config, fresh map[strin
 		spec := dispatch.SinkSpec{Name: s.Name, Options: s.Options}
 		if fresh == nil || fresh[s.Name] {
 			var err error
-			spec.Sink, err = s.Settings.Open(ctx, sinks.Env{Name: s.Name, Log: a.log.With("sink", s.Name)})
+			spec.Sink, err = s.Settings.Open(ctx, sinks.Env{Name: s.Name, Log: a.log.With("sink", s.Name), OrderBy: s.Options.OrderBy})
 			if err != nil {
 				return t, errors.Join(fmt.Errorf("%s: sink %s: %w", s.Pos, s.Name, err), closeSinks(t.Sinks))
 			}

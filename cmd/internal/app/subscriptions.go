@@ -292,7 +292,7 @@ func (a *App) addSubscriptions(ctx context.Context, t *dispatch.Table, may confi
 		if fresh == nil || fresh[s.name()] {
 			var err error
 			spec.Sink, err = s.opener.Open(ctx, sinks.Env{
-				Name: s.name(), Log: a.log.With("sink", s.name()), Guarded: !may.PrivateSinks, Allow: may.Allow,
+				Name: s.name(), Log: a.log.With("sink", s.name()), OrderBy: s.options.OrderBy, Guarded: !may.PrivateSinks, Allow: may.Allow,
 			})
 			if err != nil {
 				return fmt.Errorf("subscription %s: %w", id, err)
