@@ -83,6 +83,7 @@ const (
 	natsAckWait  = 30 * time.Second // until one counts as lost
 	natsAsk      = 2 * time.Second  // for an answer about streams
 	natsAway     = 5 * time.Second  // for a connection that is lost to be made again, before a delivery has failed
+	natsDeaf     = time.Second      // until a connection without an inbox is made anew: the permission may have been granted
 )
 
 // Open is Settings.Open. The sink connects with the first delivery.
@@ -267,7 +268,12 @@ func (s *natsSink) connect(ctx context.Context) (*natsConn, error) {
 	l := &s.link
 	l.mu.Lock()
 	if c := l.conn; c != nil {
-		if !c.watch.State().Closed {
+		switch state := c.watch.State(); {
+		case state.Closed:
+		case deaf(state.Denied) && time.Since(c.made) >= natsDeaf:
+			// The server would not be asked for the inbox again on this connection.
+			c.nc.Close()
+		default:
 			l.mu.Unlock()
 			return c, nil
 		}
@@ -306,7 +312,7 @@ func (s *natsSink) dial(d *natsDial) {
 }
 
 func (s *natsSink) newConn() (*natsConn, error) {
-	c := &natsConn{watch: nats.NewWatch(nil, nil)} // shown by the deliveries
+	c := &natsConn{made: time.Now(), watch: nats.NewWatch(nil, nil)} // shown by the deliveries
 	opts, err := s.settings.Options(s.name, c.watch)
 	if err != nil {
 		return nil, err

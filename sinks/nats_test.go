@@ -223,6 +223,74 @@ func TestNATSTrouble(t *testing.T) {
 	}
 }
 
+// A user that is given its inbox in the end is delivered to without a restart.
+func TestNATSPermissionGranted(t *testing.T) {
+	t.Parallel()
+	users := func(denied ...string) []*server.User {
+		return []*server.User{
+			{Username: "all", Password: password},
+			{Username: "u", Password: password, Permissions: &server.Permissions{Subscribe: &server.SubjectPermission{Deny: denied}}},
+		}
+	}
+	for name, grant := range map[string]func(*testing.T, *natstest.Server){
+		"by a reload of the server": func(t *testing.T, s *natstest.Server) {
+			s.Reload(t, func(o *server.Options) { o.Users = users() })
+		},
+		"by a restart of the server": func(t *testing.T, s *natstest.Server) {
+			s.Stop()
+			s.Resume(t, func(o *server.Options) { o.Users = users() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natstest.Start(t, func(o *server.Options) { o.Users = users("_INBOX.>") })
+			_, js := s.Client(t, natsgo.UserInfo("all", password))
+			stream := natsStream(t, js, nil)
+			settings := natsSettings(s.URL)
+			settings.User, settings.Password = value.NewText("u"), value.NewSecret(password)
+			sink := open(t, settings)
+			deliver := func(attempt int) error {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				return sink.Deliver(ctx, sinks.Delivery{Event: kafkaEvent(t, `1`), ID: "d", Sink: "s", Attempt: attempt})
+			}
+			for attempt := 1; attempt <= 2; attempt++ {
+				var e *sinks.Error
+				if err := deliver(attempt); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+					t.Fatalf("without an inbox: %v", err)
+				}
+			}
+			grant(t, s)
+			limit := time.After(10 * time.Second)
+			for attempt := 3; ; attempt++ {
+				err := deliver(attempt)
+				if err == nil {
+					break
+				}
+				select {
+				case <-limit:
+					t.Fatalf("with the permission: %v", err)
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+			for {
+				info, err := stream.Info(t.Context())
+				if err == nil {
+					if info.State.Msgs != 1 {
+						t.Errorf("the stream has %d messages, want 1", info.State.Msgs)
+					}
+					return
+				}
+				select {
+				case <-limit:
+					t.Fatal(err)
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		})
+	}
+}
+
 // A batch is published in order, and each message has its own fate. What is
 // delivered a second time is dropped by the stream.
 func TestNATSBatch(t *testing.T) {

@@ -19,6 +19,7 @@ type natsConn struct {
 	nc    *natsgo.Conn
 	js    jetstream.JetStream
 	watch *nats.Watch
+	made  time.Time
 }
 
 // publish publishes messages, and fills errs. A message that is nil is left out. What a

@@ -96,7 +96,7 @@ func classify(err error) (Class, string) {
 type State struct {
 	Err     error           // why it is down; nil while it works
 	Class   Class           // of Err
-	Denied  error           // the last thing that the user was not allowed to do; nil when there was none
+	Denied  error           // the last thing that the user was not allowed to do since it connected; nil when there was none
 	Closed  bool            // it is given up for good, because of Err
 	Changed <-chan struct{} // closed when any of these change
 }
@@ -191,7 +191,8 @@ func (w *Watch) onAttempt(_ *nats.Conn, err error) {
 }
 
 func (w *Watch) onReconnect(*nats.Conn) {
-	w.change(nil, func(s *State) { s.Class, s.Err = Outage, nil })
+	// The server is told of all subscriptions anew: what it does not allow, it says again.
+	w.change(nil, func(s *State) { s.Class, s.Err, s.Denied = Outage, nil, nil })
 }
 
 func (w *Watch) onClosed(c *nats.Conn) {

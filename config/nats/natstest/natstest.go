@@ -34,19 +34,20 @@ func Start(t testing.TB, change ...func(*server.Options)) *Server {
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, MaxPayload: 8 << 20,
 		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 1 << 30, JetStreamMaxMemory: 64 << 20,
 	}}
-	for _, f := range change {
-		f(s.opts)
-	}
-	s.Resume(t)
+	s.Resume(t, change...)
 	t.Cleanup(s.Stop)
 	return s
 }
 
-// Resume starts the server that was stopped, at the same address.
-func (s *Server) Resume(t testing.TB) {
+// Resume starts the server that was stopped, at the same address. change may alter its
+// options.
+func (s *Server) Resume(t testing.TB, change ...func(*server.Options)) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, f := range change {
+		f(s.opts)
+	}
 	srv, err := server.NewServer(s.opts.Clone())
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +58,17 @@ func (s *Server) Resume(t testing.TB) {
 	}
 	s.srv, s.opts.Port = srv, srv.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP
 	s.URL = fmt.Sprintf("nats://127.0.0.1:%d", s.opts.Port)
+}
+
+// Reload changes the options of the server while it runs, as a SIGHUP does.
+func (s *Server) Reload(t testing.TB, change func(*server.Options)) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s.opts)
+	if err := s.srv.ReloadOptions(s.opts.Clone()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Stop ends the server; what it stored stays.
