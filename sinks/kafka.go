@@ -111,7 +111,8 @@ func (s *Kafka) Open(_ context.Context, env Env) (Sink, error) {
 		known = []string{s.Topic}
 	}
 	sink := &kafkaSink{
-		topic: topic, key: lookUp(cmp.Or(s.Key, env.OrderBy, partitionKey)), ordered: s.Key == "" && env.OrderBy != "", structured: s.Mode == modeStructured,
+		contact: contact{answered: kafkaAnswered, login: true},
+		topic:   topic, key: lookUp(cmp.Or(s.Key, env.OrderBy, partitionKey)), ordered: s.Key == "" && env.OrderBy != "", structured: s.Mode == modeStructured,
 		roundRobin: s.Balancer == balancerRoundRobin, codec: kafkaCodecs()[s.Compression], maxBytes: int(s.MaxBytes),
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
@@ -128,6 +129,7 @@ func (s *Kafka) Open(_ context.Context, env Env) (Sink, error) {
 // record again: where an answer is lost, the next attempt makes a second record,
 // with the same sluice-delivery-id.
 type kafkaSink struct {
+	contact
 	cluster    *kafka.Transport
 	topic      nameTemplate
 	key        func(bus.Event) string
@@ -143,13 +145,24 @@ type kafkaSink struct {
 
 // Deliver is Sink.Deliver.
 func (s *kafkaSink) Deliver(ctx context.Context, d Delivery) error {
-	return s.write(ctx, []Delivery{d})[0]
+	errs := s.write(ctx, []Delivery{d})
+	s.heard(errs...)
+	return errs[0]
 }
 
 // DeliverBatch is BatchSink.DeliverBatch. Each record has its own fate; records of
 // one partition are written in order.
 func (s *kafkaSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
-	return together(s.write(ctx, ds))
+	errs := s.write(ctx, ds)
+	s.heard(errs...)
+	return together(errs)
+}
+
+// kafkaAnswered tells an error that a broker answered with; one of the login is none.
+func kafkaAnswered(err error) bool {
+	var code segmentio.Error
+	class, _ := kafka.Explain(err)
+	return errors.As(err, &code) && class != kafka.Login
 }
 
 // together is the result of a batch: one error when the far side has none of it and

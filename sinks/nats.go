@@ -113,6 +113,7 @@ func (s *NATS) Open(ctx context.Context, env Env) (Sink, error) {
 // natsSink publishes messages. Those of all deliveries are on their way at once, over
 // one connection.
 type natsSink struct {
+	contact
 	settings *NATS
 	name     string
 	subject  nameTemplate
@@ -272,6 +273,7 @@ func (s *natsSink) connect(ctx context.Context) (*natsConn, error) {
 		case state.Closed:
 		case deaf(state.Denied) && time.Since(c.made) >= natsDeaf:
 			// The server would not be asked for the inbox again on this connection.
+			c.dropped.Store(true)
 			c.nc.Close()
 		default:
 			l.mu.Unlock()
@@ -300,6 +302,11 @@ func (s *natsSink) connect(ctx context.Context) (*natsConn, error) {
 // dial makes the connection for all who wait for one.
 func (s *natsSink) dial(d *natsDial) {
 	d.conn, d.err = s.newConn()
+	if d.err == nil {
+		s.is(d.conn.watch.State().Err)
+	} else {
+		s.is(d.err)
+	}
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
 	if s.link.dialing = nil; d.err == nil {
@@ -312,7 +319,12 @@ func (s *natsSink) dial(d *natsDial) {
 }
 
 func (s *natsSink) newConn() (*natsConn, error) {
-	c := &natsConn{made: time.Now(), watch: nats.NewWatch(nil, nil)} // shown by the deliveries
+	c := &natsConn{made: time.Now()}
+	c.watch = nats.NewWatch(func(error) { // what is not about the connection is shown by the deliveries
+		if !c.dropped.Load() {
+			s.is(c.watch.State().Err)
+		}
+	}, nil)
 	opts, err := s.settings.Options(s.name, c.watch)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -20,6 +21,8 @@ type natsConn struct {
 	js    jetstream.JetStream
 	watch *nats.Watch
 	made  time.Time
+	// dropped says that another has taken its place.
+	dropped atomic.Bool
 }
 
 // publish publishes messages, and fills errs. A message that is nil is left out. What a

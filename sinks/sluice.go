@@ -81,6 +81,7 @@ func (s *Sluice) Open(ctx context.Context, env Env) (Sink, error) {
 
 // sluiceSink publishes on another bus over HTTP.
 type sluiceSink struct {
+	contact
 	plain *httpSink // in binary mode: the data goes as it is, whatever it is
 	typed *httpSink // the same in structured mode, which keeps integers and booleans
 }
@@ -94,7 +95,9 @@ func (s *sluiceSink) Deliver(ctx context.Context, d Delivery) error {
 	if d.Event, err = onward(d.Event); err != nil {
 		return err
 	}
-	return s.one(ctx, d)
+	err = s.one(ctx, d)
+	s.heard(err)
+	return err
 }
 
 // one publishes an event that is counted already.
@@ -136,6 +139,7 @@ func (s *sluiceSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, 
 		return failed, nil
 	}
 	fates, err := s.post(ctx, sent)
+	s.heard(err)
 	if err != nil && len(sent) == len(ds) {
 		return nil, err
 	}

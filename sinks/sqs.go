@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go"
 
 	"sluice/bus"
 	"sluice/config/aws"
@@ -73,7 +74,8 @@ func (s *SQS) Open(ctx context.Context, env Env) (Sink, error) {
 		return nil, err
 	}
 	sink := &sqsSink{
-		client: client, queue: s.QueueURL.URL.String(), name: s.Name(), fifo: s.FIFO(), max: int(s.MaxBytes), structured: s.Mode == modeStructured,
+		contact: contact{answered: sqsAnswered},
+		client:  client, queue: s.QueueURL.URL.String(), name: s.Name(), fifo: s.FIFO(), max: int(s.MaxBytes), structured: s.Mode == modeStructured,
 	}
 	switch {
 	case s.Group != "":
@@ -86,6 +88,7 @@ func (s *SQS) Open(ctx context.Context, env Env) (Sink, error) {
 
 // sqsSink sends messages in requests of up to ten.
 type sqsSink struct {
+	contact
 	client     *sqs.Client
 	queue      string // the URL
 	name       string // for errors
@@ -99,19 +102,22 @@ type sqsSink struct {
 // Deliver is Sink.Deliver.
 func (s *sqsSink) Deliver(ctx context.Context, d Delivery) error {
 	failed := s.send(ctx, []Delivery{d})
+	s.heard(failed...)
 	return failed[0]
+}
+
+// sqsAnswered tells an error that the server answered with.
+func sqsAnswered(err error) bool {
+	var api smithy.APIError
+	var entry *sqsEntryError
+	return errors.As(err, &api) || errors.As(err, &entry)
 }
 
 // DeliverBatch is BatchSink.DeliverBatch. Each message has its own fate.
 func (s *sqsSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
 	failed := s.send(ctx, ds)
-	for _, err := range failed {
-		var e *Error
-		if err == nil || errors.As(err, &e) && e.Permanent {
-			return failed, nil
-		}
-	}
-	return nil, failed[0]
+	s.heard(failed...)
+	return together(failed)
 }
 
 // sqsMessages are how many messages a request may have.

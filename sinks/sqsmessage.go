@@ -194,6 +194,11 @@ func (s *sqsSink) verdict(ctx context.Context, err error) error {
 	return e
 }
 
+// sqsEntryError is what the server says of one message.
+type sqsEntryError struct{ text string }
+
+func (e *sqsEntryError) Error() string { return e.text }
+
 // entryVerdict is the error of one message of a request that went well.
 func (s *sqsSink) entryVerdict(id string, failed []types.BatchResultErrorEntry) error {
 	for i := range failed {
@@ -210,7 +215,7 @@ func (s *sqsSink) entryVerdict(id string, failed []types.BatchResultErrorEntry) 
 			advice = " (" + advice + ")"
 		}
 		return &Error{
-			Err:       fmt.Errorf("send to %s: %s: %s%s", s.name, code, shorten(sdk.ToString(f.Message)), advice),
+			Err:       &sqsEntryError{fmt.Sprintf("send to %s: %s: %s%s", s.name, code, shorten(sdk.ToString(f.Message)), advice)},
 			Status:    class.Status(),
 			Permanent: class == aws.Large || class == aws.Invalid,
 		}

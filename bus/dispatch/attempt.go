@@ -138,6 +138,7 @@ func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err er
 		return
 	}
 	changed := l.breaker.observe(h, conf.options.Breaker, now.Add(-a.Duration), now)
+	l.logins.observe(verdict, a)
 	l.pace.observe(h, a.Duration, now)
 	if changed && !l.breaker.open {
 		l.pace.restart()

@@ -37,6 +37,7 @@ type lane struct {
 	searched  bool          // for what is left of its records: until then they stay where they are
 	holding   chan struct{} // holds one token: hold and what is saved of it change together
 	breaker   breaker
+	logins    logins
 	pace      pace
 	budget    budget
 	stopped   bool
@@ -308,7 +309,7 @@ func (l *lane) configure(conf *laneConf) {
 		old.cancel()
 		l.d.closeUnused(old)
 	}
-	l.breaker = breaker{}
+	l.breaker, l.logins = breaker{}, logins{}
 	if conf != nil {
 		l.pace = newPace(conf.options.Concurrency)
 		l.budget = budget{share: float64(conf.options.Retry.budget()) / 100}

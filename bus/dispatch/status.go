@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/bus"
+	"sluice/sinks"
 )
 
 // SinkStatus is how one sink is doing now.
@@ -27,6 +28,7 @@ type SinkStatus struct {
 	LastOK      time.Time
 	LastError   string
 	LastErrorAt time.Time
+	Connection  *sinks.Connection // nil for a kind that holds none
 }
 
 // The states of a sink.
@@ -36,7 +38,7 @@ const (
 	StateGone    = "gone"         // it answered 410
 	StateBroken  = "breaker_open" // it keeps failing
 	StateRemoved = "removed"      // not in the config; its backlog is kept
-)
+) // and StateUnauthorized
 
 // Sinks tells how every sink is doing, by name. One that was taken out is there as long
 // as something waits for it, it is held, or it has dead letters.
@@ -63,7 +65,7 @@ func (d *Dispatcher) laneStatuses() (all []SinkStatus, dead map[string]int) {
 func (l *lane) status() SinkStatus {
 	s := SinkStatus{
 		Name: l.name, State: StateActive, Retries: l.d.retries.count(l.name), DeadLetters: l.d.dead.total(l.name),
-		Delivered: l.metrics.live.delivered.Load(),
+		Delivered: l.metrics.live.delivered.Load(), Connection: l.connection(),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,6 +87,8 @@ func (l *lane) status() SinkStatus {
 		s.State = StatePaused
 	case l.breaker.open:
 		s.State = StateBroken
+	case l.logins.unauthorized():
+		s.State = StateUnauthorized
 	}
 	return s
 }
@@ -267,6 +271,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		put("sink_retries_waiting", "Deliveries that wait for their next attempt.", float64(s.Retries), s.Name)
 		put("sink_dead_letters", deadLettersHelp, float64(s.DeadLetters), s.Name)
 		put("sink_breaker_open", "1 while the breaker is open.", boolean(s.State == StateBroken), s.Name)
+		put("sink_unauthorized", "1 while the sink refuses the credentials that it is given.", boolean(s.State == StateUnauthorized), s.Name)
+		if s.Connection != nil {
+			put("sink_disconnected", "1 while the far side of a sink that holds a connection cannot be reached.", boolean(s.Disconnected()), s.Name)
+		}
 		put("sink_held", "1 while the sink is paused or disabled.", boolean(s.Hold != nil), s.Name)
 	}
 	c.d.routing.Load().collect(out)

@@ -26,6 +26,26 @@ type sinkAnswer struct {
 	LastOK           time.Time      `json:"last_ok,omitzero"`
 	LastError        string         `json:"last_error,omitempty"`
 	LastErrorAt      time.Time      `json:"last_error_at,omitzero"`
+	Connection       *connection    `json:"connection,omitempty"`
+}
+
+// connection is how the far side of a sink is reached that holds a connection.
+type connection struct {
+	State string    `json:"state"` // connected, disconnected, or idle before the first delivery
+	Error string    `json:"error,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+func connectionOf(s dispatch.SinkStatus) *connection {
+	switch c := s.Connection; {
+	case c == nil:
+		return nil
+	case s.Disconnected():
+		return &connection{State: "disconnected", Error: c.Err.Error(), Since: c.Since}
+	case c.Up:
+		return &connection{State: "connected", Since: c.Since}
+	}
+	return &connection{State: "idle"}
 }
 
 func (a *api) sinks() []sinkAnswer {
@@ -47,7 +67,7 @@ func (a *api) sinks() []sinkAnswer {
 			Name: s.Name, Kind: kinds[s.Name], ConfigVersion: cfg.EntryVersion("sinks", s.Name), State: s.State, Hold: s.Hold, Concurrency: s.Concurrency,
 			Queued: s.Queued, InFlight: s.InFlight, Backlog: s.Backlog, OldestAgeSeconds: seconds(s.OldestAge),
 			Retries: s.Retries, DeadLetters: s.DeadLetters, Delivered: s.Delivered,
-			LastOK: s.LastOK, LastError: s.LastError, LastErrorAt: s.LastErrorAt,
+			LastOK: s.LastOK, LastError: s.LastError, LastErrorAt: s.LastErrorAt, Connection: connectionOf(s),
 		})
 	}
 	return all

@@ -28,8 +28,8 @@ var (
 func metricsOf(t *testing.T) map[string][]string {
 	t.Helper()
 	c, err := config.Parse("sluice.yaml", []byte(`
-sinks: {f: {http: {url: "http://127.0.0.1:1"}}}
-rules: {all: {match: {type: [{exists: true}]}, to: [f]}}
+sinks: {f: {http: {url: "http://127.0.0.1:1"}}, g: {sluice: {url: "http://127.0.0.1:1"}}}
+rules: {all: {match: {type: [{exists: true}]}, to: [f, g]}}
 `), config.Options{Sinks: sinks.Kinds(), Sources: sources.Kinds()})
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func TestMetrics(t *testing.T) {
 		"sluice_events_accepted_total", "sluice_events_routed_total", "sluice_events_unmatched_total", "sluice_rule_matches_total",
 		"sluice_ingest_events_total", "sluice_deliveries_total", "sluice_delivery_attempts_total",
 		"sluice_delivery_attempt_duration_seconds_bucket", "sluice_sink_backlog_deliveries", "sluice_sink_backlog_oldest_age_seconds",
-		"sluice_sink_in_flight_deliveries", "sluice_sink_retries_waiting", "sluice_sink_breaker_open", "sluice_sink_dead_letters",
+		"sluice_sink_in_flight_deliveries", "sluice_sink_retries_waiting", "sluice_sink_breaker_open", "sluice_sink_unauthorized", "sluice_sink_dead_letters",
 		"sluice_dead_letters_total", "sluice_store_bytes", "sluice_store_free_bytes", "sluice_config_last_reload_successful",
 		"sluice_config_last_reload_success_timestamp_seconds", "sluice_build_info", "go_goroutines", "process_start_time_seconds",
 	} {

@@ -18,7 +18,9 @@ func newSinksLsCommand(e *env) *cobra.Command {
 		Short: "List the sinks and how they are doing.",
 		Long: `List the sinks with what waits for each: QUEUED in memory, IN FLIGHT at the sink, BACKLOG
 on disk, RETRIES for their next attempt, DEAD given up. OLDEST is the age of the oldest
-delivery in QUEUED or BACKLOG; DELIVERED counts since the start of the server.`,
+delivery in QUEUED or BACKLOG; DELIVERED counts since the start of the server. A STATE of
+unauthorized means that the sink refuses the credentials, disconnected that its far side
+cannot be reached: sluice sinks show tells why.`,
 		Example: "  sluice sinks ls",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -36,7 +38,7 @@ delivery in QUEUED or BACKLOG; DELIVERED counts since the start of the server.`,
 			}
 			t := newTable("NAME", "KIND", "STATE", "QUEUED", "IN FLIGHT", "BACKLOG", "OLDEST", "RETRIES", "DEAD", "DELIVERED", "LAST OK")
 			for _, s := range all.Sinks {
-				t.add(s.Name, s.Kind, s.State, s.Queued, s.InFlight, s.Backlog, s.oldest(), s.Retries, s.DeadLetters,
+				t.add(s.Name, s.Kind, s.state(), s.Queued, s.InFlight, s.Backlog, s.oldest(), s.Retries, s.DeadLetters,
 					s.Delivered, ago(e.now(), s.LastOK))
 			}
 			return t.print(e.stdout)
@@ -89,11 +91,31 @@ func (e *env) showSink(s sinkDoc) error {
 	t.add("dead letters", s.DeadLetters)
 	t.add("delivered", strconv.FormatInt(s.Delivered, 10)+" since the start")
 	t.add("last ok", ago(e.now(), s.LastOK))
+	if c := s.Connection; c != nil {
+		t.add("connection", c.State)
+		if c.Error != "" {
+			t.add("", c.Error)
+		}
+		if !c.Since.IsZero() {
+			t.add("", ago(e.now(), c.Since))
+		}
+	}
 	if s.LastError != "" {
 		t.add("last error", s.LastError)
 		t.add("", ago(e.now(), s.LastErrorAt))
 	}
 	return t.print(e.stdout)
+}
+
+// state is the state, and that the far side cannot be reached.
+func (s sinkDoc) state() string {
+	if s.Connection == nil || s.Connection.State != "disconnected" {
+		return s.State
+	}
+	if s.State == "active" {
+		return s.Connection.State
+	}
+	return s.State + ", " + s.Connection.State
 }
 
 // oldest is the age of the oldest delivery that waits for its turn.

@@ -30,6 +30,11 @@ type sinkDoc struct {
 	LastOK           time.Time `json:"last_ok"`
 	LastError        string    `json:"last_error"`
 	LastErrorAt      time.Time `json:"last_error_at"`
+	Connection       *struct {
+		State string    `json:"state"`
+		Error string    `json:"error"`
+		Since time.Time `json:"since"`
+	} `json:"connection"`
 }
 
 type ruleDoc struct {

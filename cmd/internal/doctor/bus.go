@@ -110,6 +110,12 @@ func (r *Report) checkSinks(sinks []dispatch.SinkStatus, now time.Time) {
 		case s.State == dispatch.StateBroken && now.Sub(s.LastOK) > longOpen:
 			r.warn("sinks", s.Name, "see `sluice sinks show "+s.Name+"`, and mend the sink", "its breaker is open and nothing has worked for %s: %s; %d deliveries wait for it",
 				sinceOK(s.LastOK, now), s.LastError, waiting)
+		case s.State == dispatch.StateUnauthorized:
+			r.warn("sinks", s.Name, "see `sluice sinks show "+s.Name+"`, mend its credentials, then `sluice dlq redrive --sink "+s.Name+"`",
+				"it refuses the credentials, and nothing has worked for %s: %s; %d deliveries wait for it", sinceOK(s.LastOK, now), s.LastError, waiting)
+		case s.State == dispatch.StateActive && s.Disconnected() && now.Sub(s.Connection.Since) > longOpen:
+			r.warn("sinks", s.Name, "see that its far side runs and can be reached from here", "it has been disconnected for %s: %v; %d deliveries wait for it",
+				now.Sub(s.Connection.Since).Round(time.Second), s.Connection.Err, waiting)
 		}
 		if s.DeadLetters > 0 {
 			r.deadLetters(s.Name, fmt.Sprintf("dead letters that are kept: %d", s.DeadLetters))

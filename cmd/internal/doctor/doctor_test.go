@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"sluice/bus/memlog"
 	"sluice/config"
 	"sluice/config/value"
+	"sluice/sinks"
 )
 
 func noon() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) }
@@ -62,10 +64,16 @@ func TestFindings(t *testing.T) {
 				{Name: "sick", State: dispatch.StateBroken, Backlog: 7, LastOK: noon().Add(-time.Hour), LastError: "500"},
 				{Name: "hiccup", State: dispatch.StateBroken, Backlog: 7, LastOK: noon().Add(-time.Second)},
 				{Name: "out", State: dispatch.StateRemoved, Backlog: 2, DeadLetters: 4},
+				{Name: "locked", State: dispatch.StateUnauthorized, Retries: 6, LastOK: noon().Add(-time.Hour), LastError: "answered 401"},
+				{Name: "cut", State: dispatch.StateActive, Retries: 8, Connection: &sinks.Connection{Err: errors.New("no route"), Since: noon().Add(-time.Hour)}},
+				{Name: "cut just now", State: dispatch.StateActive, Connection: &sinks.Connection{Err: errors.New("no route"), Since: noon().Add(-time.Second)}},
+				{Name: "unused", State: dispatch.StateActive, Connection: &sinks.Connection{}},
 			}, noon())
 		}, true, []string{
 			"held: it is paused, and 3 deliveries wait for it → sluice sinks resume held\n",
 			"gone: it answered 410", "sick: its breaker is open and nothing has worked for 1h0m0s: 500; 7 deliveries",
+			"locked: it refuses the credentials, and nothing has worked for 1h0m0s: answered 401; 6 deliveries wait for it → see `sluice sinks show locked`",
+			"warning sinks cut: it has been disconnected for 1h0m0s: no route; 8 deliveries wait for it",
 			"out: it is not in the config, and 2 deliveries wait", "removed_sinks: {out: dead_letter}", "dead letters out: dead letters that are kept: 4",
 		}},
 		"a broken subscription": {func(r *Report) { r.checkSubscriptions(map[string]string{"x": "match: no such thing"}, nil) }, false,
@@ -107,7 +115,7 @@ func TestFindings(t *testing.T) {
 					t.Errorf("the findings lack %q:\n%s", want, got)
 				}
 			}
-			for _, not := range []string{"fine", "idle", "hiccup"} {
+			for _, not := range []string{"fine", "idle", "hiccup", "cut just now", "unused"} {
 				if strings.Contains(got, " "+not+":") {
 					t.Errorf("%s is fine:\n%s", not, got)
 				}
