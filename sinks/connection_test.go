@@ -95,7 +95,7 @@ func TestConnections(t *testing.T) {
 
 func kafkaWrongLogin(t *testing.T) sinks.Settings {
 	s := kafkaSettings(newKafkaFar(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "u", password)))
-	s.SASL = &kafka.SASL{Mechanism: "scram-sha-256", User: value.NewText("u"), Password: value.NewSecret("wrong")}
+	s.SASL = &kafka.SASL{Mechanism: "scram-sha-256", User: value.NewText("u"), Password: value.NewSecret("wrong" + password)}
 	return s
 }
 

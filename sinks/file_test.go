@@ -58,7 +58,7 @@ func follow(t *testing.T, path string) <-chan sinktest.Got {
 
 func TestFile(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+	sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 		s := sinks.NewFile()
 		s.Path = filepath.Join(t.TempDir(), "deep", "events.ndjson")
 		var hang atomic.Bool
@@ -69,10 +69,10 @@ func TestFile(t *testing.T) {
 			}
 			return f.Sync()
 		})
-		sink := open(t, s)
+		sink := openIn(t, s, env)
 		t.Cleanup(func() { close(over) }) // before the sink is closed
 		return &sinktest.Subject{
-			Sink: sink, Received: follow(t, s.Path), Hang: func() { hang.Store(true) }, KeepsKinds: true, OneLine: true,
+			Sink: sink, Received: follow(t, s.Path), Hang: func() { hang.Store(true) }, KeepsKinds: true, OneLine: true, Local: true,
 		}
 	})
 }

@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -104,7 +105,7 @@ func openIn(t testing.TB, s sinks.Settings, env sinks.Env) sinks.Sink {
 
 // httpSubject is a sink and its far side, which speaks HTTP/2 when it has TLS.
 func httpSubject(mode string) sinktest.Factory {
-	return func(t *testing.T) *sinktest.Subject {
+	return func(t *testing.T, env sinks.Env) *sinktest.Subject {
 		f := &far{got: make(chan sinktest.Got, 1024), over: make(chan struct{})}
 		f.answer.Store(&sinktest.Answer{Status: http.StatusNoContent})
 		srv := httptest.NewServer(f)
@@ -120,7 +121,8 @@ func httpSubject(mode string) sinktest.Factory {
 		}
 		s.Headers = map[string]value.Text{"X-Auth": auth}
 		return &sinktest.Subject{
-			Sink:       open(t, s),
+			Sink:       openIn(t, s, env),
+			Elsewhere:  httpElsewhere(s, env),
 			Received:   f.got,
 			Hang:       func() { f.hang.Store(true) },
 			Answer:     func(a sinktest.Answer) { f.answer.Store(&a) },
@@ -129,6 +131,23 @@ func httpSubject(mode string) sinktest.Factory {
 			Secrets:    []string{password, token},
 		}
 	}
+}
+
+// httpElsewhere opens a sink with the same settings for another address.
+func httpElsewhere(s *sinks.HTTP, env sinks.Env) func(*testing.T, string, *tls.Config) sinks.Sink {
+	return func(t *testing.T, addr string, tls *tls.Config) sinks.Sink {
+		other, target := *s, *s.URL.URL
+		target.Scheme, target.Host = schemeOf(tls), addr
+		other.URL.URL = &target
+		return openIn(t, &other, env)
+	}
+}
+
+func schemeOf(tls *tls.Config) string {
+	if tls != nil {
+		return "https"
+	}
+	return "http"
 }
 
 func TestHTTP(t *testing.T) {

@@ -90,7 +90,7 @@ func TestHTTPAuth(t *testing.T) {
 	for name, mode := range authModes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+			sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 				f := &far{got: make(chan sinktest.Got, 1024), over: make(chan struct{})}
 				f.answer.Store(&sinktest.Answer{Status: http.StatusNoContent})
 				srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,14 +113,14 @@ func TestHTTPAuth(t *testing.T) {
 				s := sinks.NewHTTP()
 				s.URL = parse(t, srv.URL+"/fn?b=2&a=1")
 				mode.set(t, s)
-				sink := open(t, s)
+				sink := openIn(t, s, env)
 				if !sinks.Fast(sink) {
 					t.Error("the fast way is not taken")
 				}
 				return &sinktest.Subject{
 					Sink: sink, Received: f.got, Hang: func() { f.hang.Store(true) },
 					Answer: func(a sinktest.Answer) { f.answer.Store(&a) }, Carries: true,
-					Secrets: mode.secrets, Renews: name == "oauth2",
+					Secrets: mode.secrets, Renews: name == "oauth2", Elsewhere: httpElsewhere(s, env),
 				}
 			})
 		})

@@ -3,6 +3,7 @@ package sinks_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strconv"
@@ -151,7 +152,7 @@ func TestKafkaContract(t *testing.T) {
 	for _, mode := range []string{"binary", "structured"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+			sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 				far := newKafkaFar(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "u", password))
 				s := kafkaSettings(far)
 				s.Mode = mode
@@ -173,11 +174,53 @@ func TestKafkaContract(t *testing.T) {
 					}
 				}()
 				return &sinktest.Subject{
-					Sink: open(t, s), Received: got, Hang: func() { far.hang.Store(true) },
+					Sink: openIn(t, s, env), Received: got, Faulty: kafkaFaulty(env),
+					Elsewhere: func(t *testing.T, addr string, tls *tls.Config) sinks.Sink {
+						other := *s
+						if other.Brokers = []string{addr}; tls != nil {
+							other.TLS = &value.TLS{}
+						}
+						return openIn(t, &other, env)
+					},
+					Hang:    func() { far.hang.Store(true) },
 					Carries: true, KeepsKinds: mode == "structured", Secrets: []string{password},
 				}
 			})
 		})
+	}
+}
+
+// kafkaRefusedLogin is a cluster that says why it refuses the login, as Apache Kafka does;
+// kfake hangs up.
+func kafkaRefusedLogin(t *testing.T) sinks.Settings {
+	far := newKafkaFar(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "u", password))
+	far.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		far.KeepControl()
+		resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+		return resp, nil, true
+	})
+	s := kafkaSettings(far)
+	s.SASL = &kafka.SASL{Mechanism: "scram-sha-256", User: value.NewText("u"), Password: value.NewSecret(password)}
+	return s
+}
+
+func kafkaFaulty(env sinks.Env) func(*testing.T, sinktest.Fault) sinks.Sink {
+	return func(t *testing.T, f sinktest.Fault) sinks.Sink {
+		var s sinks.Settings
+		switch f {
+		case sinktest.FaultCredentials:
+			s = kafkaRefusedLogin(t)
+		case sinktest.FaultDenied:
+			s = kafkaFault(t, kerr.TopicAuthorizationFailed)
+		case sinktest.FaultLarge:
+			s = kafkaFault(t, kerr.MessageTooLarge)
+		case sinktest.FaultUnknown:
+			s = kafkaFault(t, kerr.UnknownTopicOrPartition)
+		default:
+			s = kafkaFault(t, kerr.NotEnoughReplicas)
+		}
+		return openIn(t, s, env)
 	}
 }
 

@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -55,18 +56,25 @@ func newLambda(t *testing.T, change func(*sinks.Lambda), handle func(w http.Resp
 		srv.CloseClientConnections()
 		srv.Close()
 	})
-	s := sinks.NewLambda()
-	s.Function, s.Region, s.Endpoint = "fn", "eu-central-1", parse(t, srv.URL)
-	s.Credentials.AccessKey, s.Credentials.SecretKey, s.Credentials.SessionToken = value.NewText(accessKey), value.NewSecret(secretKey), value.NewSecret(token)
+	s := lambdaAt(t, srv.URL)
 	if change != nil {
 		change(s)
 	}
 	return open(t, s)
 }
 
+// lambdaAt are settings for an endpoint, with all the secrets there can be.
+func lambdaAt(t *testing.T, url string) *sinks.Lambda {
+	t.Helper()
+	s := sinks.NewLambda()
+	s.Function, s.Region, s.Endpoint = "fn", "eu-central-1", parse(t, url)
+	s.Credentials.AccessKey, s.Credentials.SecretKey, s.Credentials.SessionToken = value.NewText(accessKey), value.NewSecret(secretKey), value.NewSecret(token)
+	return s
+}
+
 func TestLambdaContract(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+	sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 		f := &far{got: make(chan sinktest.Got, 1024), over: make(chan struct{})}
 		f.answer.Store(&sinktest.Answer{Status: http.StatusOK, Body: "null"})
 		sink := newLambda(t, nil, func(w http.ResponseWriter, i invocation) {
@@ -83,6 +91,9 @@ func TestLambdaContract(t *testing.T) {
 			Sink: sink, Received: f.got, Hang: func() { f.hang.Store(true) },
 			Answer:  func(a sinktest.Answer) { f.answer.Store(&a) },
 			Carries: true, KeepsKinds: true, Secrets: []string{secretKey, token},
+			Elsewhere: func(t *testing.T, addr string, tls *tls.Config) sinks.Sink {
+				return openIn(t, lambdaAt(t, schemeOf(tls)+"://"+addr), env)
+			},
 		}
 	})
 }

@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -76,7 +77,7 @@ func TestNATSContract(t *testing.T) {
 		for _, js := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, jetstream %v", mode, js), func(t *testing.T) {
 				t.Parallel()
-				sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+				sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 					server := natstest.Start(t, func(o *server.Options) { o.Username, o.Password = "u", password })
 					proxy := natstest.NewProxy(t, server)
 					conn, stream := server.Client(t, natsgo.UserInfo("u", password))
@@ -90,7 +91,7 @@ func TestNATSContract(t *testing.T) {
 					}
 					s := natsSettings(proxy.URL)
 					s.Mode, s.JetStream, s.User, s.Password = mode, js, value.NewText("u"), value.NewSecret(password)
-					sink := open(t, s)
+					sink := openIn(t, s, env)
 					// Connected before the suite blocks the way.
 					if err := sink.Deliver(t.Context(), sinks.Delivery{Event: sinktest.Events(t)["empty"], ID: "first", Sink: "suite", Attempt: 1}); err != nil {
 						t.Fatal(err)
@@ -98,10 +99,50 @@ func TestNATSContract(t *testing.T) {
 					<-got
 					return &sinktest.Subject{
 						Sink: sink, Received: got, Hang: proxy.Mute, Carries: true, KeepsKinds: mode == "structured", Secrets: []string{password},
+						Faulty: natsFaulty(js, env), Elsewhere: natsElsewhere(s, env),
 					}
 				})
 			})
 		}
+	}
+}
+
+func natsFaulty(js bool, env sinks.Env) func(*testing.T, sinktest.Fault) sinks.Sink {
+	return func(t *testing.T, f sinktest.Fault) sinks.Sink {
+		server := natstest.Start(t, func(o *server.Options) {
+			o.MaxPayload = 1 << 20
+			if f == sinktest.FaultLarge {
+				o.MaxPayload = 10
+			}
+			o.Users = []*server.User{{Username: "u", Password: password, Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{Deny: []string{"secret"}},
+			}}}
+		})
+		s := natsSettings(server.URL)
+		s.JetStream, s.User, s.Password = js, value.NewText("u"), value.NewSecret(password)
+		switch f {
+		case sinktest.FaultCredentials:
+			s.Password = value.NewSecret("wrong" + password)
+		case sinktest.FaultDenied:
+			s.Subject = "secret"
+		case sinktest.FaultUnknown:
+			s.JetStream = true // core NATS takes every subject; no stream has this one
+		case sinktest.FaultOutage:
+			server.Stop()
+		case sinktest.FaultLarge:
+		}
+		return openIn(t, s, env)
+	}
+}
+
+func natsElsewhere(s *sinks.NATS, env sinks.Env) func(*testing.T, string, *tls.Config) sinks.Sink {
+	return func(t *testing.T, addr string, conf *tls.Config) sinks.Sink {
+		other := *s
+		other.URLs = []string{"nats://" + addr}
+		if conf != nil { // which begins only after the server has said so
+			other.URLs, other.TLS = []string{natstest.Start(t, func(o *server.Options) { o.TLS, o.TLSConfig = true, conf }).URL}, &value.TLS{}
+		}
+		return openIn(t, &other, env)
 	}
 }
 

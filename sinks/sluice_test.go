@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -94,19 +95,27 @@ func (o *otherBus) note(h http.Header, body []byte) {
 
 func (o *otherBus) sink(t *testing.T) sinks.BatchSink {
 	t.Helper()
+	return open(t, sluiceSettings(t, o.url)).(sinks.BatchSink)
+}
+
+func sluiceSettings(t *testing.T, url string) *sinks.Sluice {
+	t.Helper()
 	s := sinks.NewSluice()
-	s.URL, s.Token = parse(t, o.url+"/bus/"), value.NewSecret(token)
-	return open(t, s).(sinks.BatchSink)
+	s.URL, s.Token = parse(t, url+"/bus/"), value.NewSecret(token)
+	return s
 }
 
 func TestSluice(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+	sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 		o := newOtherBus(t, sources.Limits{})
 		return &sinktest.Subject{
-			Sink: o.sink(t), Received: o.got, Carries: true, KeepsKinds: true, Secrets: []string{token},
+			Sink: openIn(t, sluiceSettings(t, o.url), env), Received: o.got, Carries: true, KeepsKinds: true, Secrets: []string{token},
 			Hang:   func() { o.hang.Store(true) },
 			Answer: func(a sinktest.Answer) { o.answer.Store(&a) },
+			Elsewhere: func(t *testing.T, addr string, tls *tls.Config) sinks.Sink {
+				return openIn(t, sluiceSettings(t, schemeOf(tls)+"://"+addr), env)
+			},
 		}
 	})
 }

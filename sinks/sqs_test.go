@@ -3,6 +3,7 @@ package sinks_test
 import (
 	"context"
 	"crypto/md5"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -132,7 +133,7 @@ func sqsSettings(t testing.TB, queue string) *sinks.SQS {
 
 func TestSQSSinkContract(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+	sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 		far := newSQSFar(t)
 		got := make(chan sinktest.Got, 2048)
 		far.show = func(m sqsSent) {
@@ -146,10 +147,25 @@ func TestSQSSinkContract(t *testing.T) {
 		s := sqsSettings(t, far.URL+"/000000000000/q")
 		s.MaxBytes = 4 << 20
 		return &sinktest.Subject{
-			Sink: open(t, s), Received: got, Hang: sync.OnceFunc(func() { close(far.hang) }),
-			Carries: true, KeepsKinds: true, Secrets: []string{password},
+			Sink: openIn(t, s, env), Received: got, Hang: sync.OnceFunc(func() { close(far.hang) }),
+			Carries: true, KeepsKinds: true, Secrets: []string{password}, Faulty: sqsFaulty(env),
+			Elsewhere: func(t *testing.T, addr string, tls *tls.Config) sinks.Sink {
+				return openIn(t, sqsSettings(t, schemeOf(tls)+"://"+addr+"/1/q"), env)
+			},
 		}
 	})
+}
+
+func sqsFaulty(env sinks.Env) func(*testing.T, sinktest.Fault) sinks.Sink {
+	return func(t *testing.T, f sinktest.Fault) sinks.Sink {
+		if f == sinktest.FaultOutage {
+			return openIn(t, sqsFault(t, 503, "ServiceUnavailable"), env)
+		}
+		return openIn(t, sqsFault(t, 400, map[sinktest.Fault]string{
+			sinktest.FaultCredentials: "InvalidClientTokenId", sinktest.FaultDenied: "AccessDenied",
+			sinktest.FaultUnknown: "QueueDoesNotExist", sinktest.FaultLarge: "BatchRequestTooLong",
+		}[f]), env)
+	}
 }
 
 // What becomes of an event: body, group, attributes.

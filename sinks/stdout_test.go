@@ -38,17 +38,18 @@ func (w *terminal) Write(line []byte) (int, error) {
 
 func TestStdout(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) *sinktest.Subject {
+	sinktest.Run(t, func(t *testing.T, env sinks.Env) *sinktest.Subject {
 		w := &terminal{t: t, got: make(chan sinktest.Got, 1024), over: make(chan struct{})}
 		t.Cleanup(func() { close(w.over) })
 		s := sinks.NewStdout()
 		s.Writer = w
 		return &sinktest.Subject{
-			Sink:       open(t, s),
+			Sink:       openIn(t, s, env),
 			Received:   w.got,
 			Hang:       func() { w.hang.Store(true) },
 			KeepsKinds: true,
 			OneLine:    true,
+			Local:      true,
 		}
 	})
 }

@@ -5,9 +5,11 @@ package sinktest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -46,8 +48,17 @@ type Subject struct {
 	// test ends.
 	Hang func()
 	// Answer makes the far side say that to every later delivery. It is nil for a
-	// kind whose far side does not answer with a status.
+	// kind whose far side does not answer with a status: that has Faulty.
 	Answer func(Answer)
+	// Faulty opens another sink of the kind, whose far side has a fault.
+	Faulty func(*testing.T, Fault) sinks.Sink
+	// Elsewhere opens another sink with the same settings, but for its far side: that
+	// is at addr, and speaks TLS with tls unless it is nil. A kind that has to hear
+	// something before TLS begins may serve tls at an address of its own.
+	Elsewhere func(t *testing.T, addr string, tls *tls.Config) sinks.Sink
+	// Local tells that the far side is this process or this machine's disk: there is no
+	// Answer, no Faulty and no Elsewhere.
+	Local bool
 	// Carries tells that the far side sees the id, the rule and the attempt.
 	Carries bool
 	// KeepsKinds tells that the far side sees integers and booleans as such.
@@ -57,12 +68,13 @@ type Subject struct {
 	// Renews tells that an answer 401 makes the sink send once more, with credentials
 	// that it got anew.
 	Renews bool
-	// Secrets are texts in the settings that no error may show.
+	// Secrets are texts in the settings that no error and no line of the log may show.
 	Secrets []string
 }
 
-// Factory makes a fresh subject. It cleans up with t.Cleanup.
-type Factory func(t *testing.T) *Subject
+// Factory makes a fresh subject, whose sinks are opened with env: its log is looked
+// through for secrets. It cleans up with t.Cleanup.
+type Factory func(t *testing.T, env sinks.Env) *Subject
 
 // Run runs the suite.
 func Run(t *testing.T, factory Factory) {
@@ -73,15 +85,22 @@ func Run(t *testing.T, factory Factory) {
 		"returns when ctx ends":       testCancel,
 		"refuses after ctx ended":     testEnded,
 		"verdicts":                    testVerdicts,
+		"faults":                      testFaults,
 		"Retry-After":                 testRetryAfter,
 		"no secret in errors":         testSecrets,
+		"no secret without a way":     testElsewhere,
 		"many deliveries at once":     testConcurrent,
 		"the event is left untouched": testUntouched,
 		"Close twice":                 testClose,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, factory(t))
+			log := &journal{}
+			s := factory(t, sinks.Env{Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+			test(t, s)
+			if shown := s.shows(log.String()); shown != "" {
+				t.Errorf("a secret shows in the log: %s", shown)
+			}
 		})
 	}
 }
@@ -240,7 +259,7 @@ func testEnded(t *testing.T, s *Subject) {
 
 func testVerdicts(t *testing.T, s *Subject) {
 	if s.Answer == nil {
-		t.Skip("the far side does not answer with a status")
+		t.Skip("the far side does not answer with a status: its faults are another test")
 	}
 	for _, status := range []int{200, 202, 204, 301, 302, 307, 400, 401, 404, 408, 410, 429, 500, 503} {
 		body := ""
@@ -310,16 +329,7 @@ func testSecrets(t *testing.T, s *Subject) {
 		}
 	}
 	for _, err := range errs {
-		text := fmt.Sprintf("%v %+v %q", err, err, err)
-		var e *sinks.Error
-		if errors.As(err, &e) {
-			text += string(e.Answer)
-		}
-		for _, secret := range s.Secrets {
-			if strings.Contains(text, secret) {
-				t.Fatalf("a secret shows in %.500s", text)
-			}
-		}
+		s.checkError(t, err)
 	}
 }
 
