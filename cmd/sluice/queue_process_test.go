@@ -23,6 +23,8 @@ type queueUsers struct {
 	client     *http.Client
 	visibility time.Duration
 	dies       int // of so many consumers with messages in hand one dies; 0 for none
+	processes  int // so many more consumers are processes that are killed
+	cuts       int // so many receives lose their connection
 
 	mu    sync.Mutex
 	all   map[string]*queued
@@ -38,7 +40,8 @@ type queued struct {
 // queueTally is what the test prints.
 type queueTally struct {
 	accepted, received, again, acked, unanswered, late, died int
-	afterAck, twoHands, refusedInTime, strangers             int // none of these may happen
+	killed, cut, cutWaiting                                  int
+	afterAck, twoHands, refusedInTime, strangers, ackedTwice int // none of these may happen
 }
 
 func newQueueUsers(p *program, consumers int, visibility time.Duration, dies int) *queueUsers {
@@ -47,6 +50,9 @@ func newQueueUsers(p *program, consumers int, visibility time.Duration, dies int
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: consumers + 8}, Timeout: 30 * time.Second},
 	}
 }
+
+// poster is a way to send a request: by a connection of the test, or by a process.
+type poster func(path string, body, into any) error
 
 func (q *queueUsers) post(path string, body, into any) error {
 	text, err := json.Marshal(body)
@@ -122,25 +128,30 @@ type queueAnswer struct {
 // consume receives and acknowledges ten messages at a time until ctx ends.
 func (q *queueUsers) consume(ctx context.Context) {
 	for ctx.Err() == nil {
-		var got queueAnswer
-		asked := time.Now()
-		err := q.post("/api/v1/queues/q/receive", map[string]any{"max": 10, "wait": "500ms", "visibility": q.visibility.String()}, &got)
-		if err != nil {
-			<-time.After(20 * time.Millisecond) // it is being started again
-			continue
-		}
+		got := q.receive(q.post)
 		if len(got.Messages) == 0 {
 			continue
 		}
-		q.received(got, asked)
 		if q.dies > 0 && rand.IntN(q.dies) == 0 {
 			q.mu.Lock()
 			q.tally.died++
 			q.mu.Unlock()
 			continue // and another consumer takes its place
 		}
-		q.ack(got)
+		q.ack(q.post, got)
 	}
+}
+
+// receive receives by a way to post, and checks what comes.
+func (q *queueUsers) receive(post poster) (got queueAnswer) {
+	asked := time.Now()
+	err := post("/api/v1/queues/q/receive", map[string]any{"max": 10, "wait": "500ms", "visibility": q.visibility.String()}, &got)
+	if err != nil {
+		<-time.After(20 * time.Millisecond) // it is being started again
+		return queueAnswer{}
+	}
+	q.received(got, asked)
+	return got
 }
 
 // received checks that each message may be received now. A lease lasts from when the
@@ -170,7 +181,8 @@ func (q *queueUsers) received(got queueAnswer, asked time.Time) {
 	}
 }
 
-func (q *queueUsers) ack(got queueAnswer) {
+// ack acknowledges messages: each once, as the bus answers it.
+func (q *queueUsers) ack(post poster, got queueAnswer) {
 	ids, receipts := map[string]string{}, []string{}
 	for _, m := range got.Messages {
 		ids[m.Receipt] = m.Event.ID
@@ -180,7 +192,7 @@ func (q *queueUsers) ack(got queueAnswer) {
 		Done   int
 		Failed []struct{ Receipt, Error string }
 	}
-	err := q.post("/api/v1/queues/q/ack", map[string]any{"receipts": receipts}, &answer)
+	err := post("/api/v1/queues/q/ack", map[string]any{"receipts": receipts}, &answer)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, f := range answer.Failed {
@@ -192,6 +204,9 @@ func (q *queueUsers) ack(got queueAnswer) {
 		q.tally.late++
 		delete(ids, f.Receipt)
 	}
+	if err == nil && answer.Done != len(ids) {
+		q.p.t.Errorf("%d of %d acks were done, and %d failed", answer.Done, len(receipts), len(answer.Failed))
+	}
 	for _, id := range ids {
 		m := q.all[id]
 		if err != nil { // nobody knows whether it was done
@@ -199,7 +214,11 @@ func (q *queueUsers) ack(got queueAnswer) {
 			q.tally.unanswered++
 			continue
 		}
-		m.acked, m.until = true, time.Time{}
+		if m.acked {
+			q.tally.ackedTwice++
+			q.p.t.Errorf("%s was acknowledged twice", id)
+		}
+		m.acked, m.unsure, m.until = true, false, time.Time{}
 		q.tally.acked++
 	}
 }
@@ -225,6 +244,10 @@ func (q *queueUsers) run(n, consumers, kills int) {
 	for range consumers {
 		users.Go(func() { q.consume(ctx) })
 	}
+	for range q.processes {
+		users.Go(func() { q.consumeAndDie(ctx) })
+	}
+	users.Go(func() { q.cut(ctx, q.cuts) })
 	for i := range kills {
 		q.p.until(5*time.Minute, "enough is acknowledged for the next kill", func() bool { return q.acked() >= n*(i+1)/(kills+1) })
 		q.p.kill()
@@ -250,14 +273,23 @@ func (q *queueUsers) run(n, consumers, kills int) {
 	q.complete(took, consumers, kills)
 }
 
+// complete checks what has come of each message: it was acknowledged once, or nobody
+// knows, because who asked for that got no answer.
+
 func (q *queueUsers) complete(took time.Duration, consumers, kills int) {
 	t := q.p.t
 	t.Helper()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	lost := 0
+	lost, unsure, acked := 0, 0, 0
 	for id, m := range q.all {
-		if m.accepted && !m.acked && !m.unsure {
+		switch {
+		case m.acked:
+			acked++
+		case !m.accepted:
+		case m.unsure:
+			unsure++
+		default:
 			if lost++; lost < 10 {
 				t.Errorf("%s was accepted and is lost", id)
 			}
@@ -265,27 +297,47 @@ func (q *queueUsers) complete(took time.Duration, consumers, kills int) {
 	}
 	c := q.tally
 	t.Logf("%d messages, %d consumers, %d kills of the bus, %v (%.0f/s): %d accepted, %d received (%d of them again), %d acknowledged, %d acks without an answer, "+
-		"%d too late, %d deaths of consumers; %d lost, %d received after their ack, %d in two hands",
+		"%d too late, %d deaths of consumers, %d of them killed, %d connections cut, %d of them while they waited; %d lost, %d received after their ack, %d in two hands, %d acknowledged twice",
 		len(q.all), consumers, kills, took.Round(time.Millisecond), float64(c.acked)/took.Seconds(), c.accepted, c.received, c.again, c.acked, c.unanswered,
-		c.late, c.died, lost, c.afterAck, c.twoHands)
+		c.late, c.died+c.killed, c.killed, c.cut, c.cutWaiting, lost, c.afterAck, c.twoHands, c.ackedTwice)
 	if c.strangers > 0 {
 		t.Errorf("%d messages were received that nobody published", c.strangers)
 	}
-	if kills == 0 && q.dies == 0 && c.acked != c.accepted {
+	if c.acked != acked || unsure > c.unanswered {
+		t.Errorf("%d acks were done of %d messages, and %d perhaps, after %d acks without an answer", c.acked, acked, unsure, c.unanswered)
+	}
+	if kills == 0 && q.processes == 0 && c.acked != c.accepted {
 		t.Errorf("%d were acknowledged of %d", c.acked, c.accepted)
+	}
+	if ended := q.ended(); kills == 0 && ended != c.accepted { // else it has counted since the last kill
+		t.Errorf("the bus has counted %d acks of %d messages", ended, c.accepted)
 	}
 }
 
 const oneQueue = "sinks:\n  q: {queue: {visibility: 2s, max_receives: 0}}\nrules:\n  all: {match: {type: [made]}, to: [q]}\n"
 
-// TestProcessQueueKill has consumers die with messages in hand, and the program
-// killed again and again: an ack that was answered is never received again, and
-// nothing is lost.
+// TestProcessQueueKill has consumers die with messages in hand and lose their
+// connections, and the program killed again and again: an ack that was answered is
+// never received again, and nothing is lost.
 func TestProcessQueueKill(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t, t.TempDir(), "", oneQueue)
 	p.start()
-	newQueueUsers(p, 8, 2*time.Second, 100).run(scale(6000, 100_000), 8, scale(2, 5))
+	q := newQueueUsers(p, 8, 2*time.Second, 100)
+	q.processes, q.cuts = 2, scale(30, 300)
+	q.run(scale(6000, 100_000), 8, scale(2, 5))
+	p.stop()
+}
+
+// TestProcessQueueDeaths does that to the consumers alone: the bus, which counts what
+// was acknowledged, has each message once.
+func TestProcessQueueDeaths(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, t.TempDir(), "", oneQueue)
+	p.start()
+	q := newQueueUsers(p, 2, time.Second, 0)
+	q.processes, q.cuts = 3, scale(20, 100)
+	q.run(scale(1000, 10_000), 2, 0)
 	p.stop()
 }
 
