@@ -37,7 +37,7 @@ func (a *api) routes() []route {
 		{"PUT", "/subscriptions/{id}", Subscribe, a.replaceSubscription},
 		{"DELETE", "/subscriptions/{id}", Subscribe, bare(a.unsubscribe)},
 		{"OPTIONS", "/subscriptions/{id}", Subscribe, bare(a.subscriptionFeatures)},
-		{"POST", "/subscriptions/{id}/renew", Subscribe, bare(a.renewSubscription)},
+		{"POST", "/subscriptions/{id}/renew", Subscribe, a.renewSubscription},
 
 		{"GET", v1 + "/queues", Consume, bare(a.listQueues)},
 		{"POST", v1 + "/queues/{name}/receive", Consume, a.receive},

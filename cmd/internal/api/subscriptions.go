@@ -28,7 +28,9 @@ type SubscriptionControl interface {
 	// Unsubscribe and RenewSubscription fail with bus.ErrNotFound for one that there
 	// is not.
 	Unsubscribe(ctx context.Context, id string) error
-	RenewSubscription(id string) error
+	// RenewSubscription lets one live for as long again, or, when expires is not 0, for
+	// that long from now on.
+	RenewSubscription(ctx context.Context, id string, expires value.Duration) error
 }
 
 // QueueSink as the sink of a subscription makes a queue of it: events wait until
@@ -241,9 +243,27 @@ func (a *api) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// renewSubscription lets a subscription that expires live for as long again.
+// renewSubscription lets a subscription that expires live for as long again, or for as
+// long as the body says.
 func (a *api) renewSubscription(w http.ResponseWriter, r *http.Request) error {
-	if err := a.Subscriptions.RenewSubscription(r.PathValue("id")); err != nil {
+	var body struct {
+		Expires *value.Duration `json:"expires"`
+	}
+	if err := decode(w, r, requestBytes, &body); err != nil {
+		return err
+	}
+	var expires value.Duration
+	if body.Expires != nil {
+		if expires = *body.Expires; expires <= 0 {
+			return refuse(http.StatusBadRequest, `expires: %s is no time to live: write one such as "1h", or leave it out for as long as before`, expires)
+		}
+	}
+	err := a.Subscriptions.RenewSubscription(r.Context(), r.PathValue("id"), expires)
+	var bad *BadSubscription
+	if errors.As(err, &bad) {
+		return refuse(http.StatusConflict, "%s", bad)
+	}
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -204,10 +204,7 @@ func (a *App) Subscribe(ctx context.Context, doc api.Subscription) (api.Subscrip
 		next = map[string]*subscription{}
 	}
 	next[doc.ID] = s
-	if s.kept, err = json.Marshal(keptSubscription{doc, doc.Credential}); err != nil {
-		return doc, err
-	}
-	if err := a.store.PutState(ctx, subscriptionState+doc.ID, s.kept); err != nil {
+	if err := a.keep(ctx, s); err != nil {
 		return doc, err
 	}
 	if err := a.bringInto(ctx, next, s.name()); err != nil {
@@ -247,8 +244,9 @@ func (a *App) unsubscribe(ctx context.Context, id string) error {
 	return a.bringInto(ctx, next, "")
 }
 
-// RenewSubscription lets a subscription that expires live for as long again.
-func (a *App) RenewSubscription(id string) error {
+// RenewSubscription lets a subscription that expires live for as long again, or for
+// expires from now on when that is not 0.
+func (a *App) RenewSubscription(ctx context.Context, id string, expires value.Duration) error {
 	a.change.Lock()
 	defer a.change.Unlock()
 	old := a.current()[id]
@@ -256,11 +254,28 @@ func (a *App) RenewSubscription(id string) error {
 		return fmt.Errorf("subscription %q: %w", id, bus.ErrNotFound)
 	}
 	renewed := *old
+	if expires > 0 && expires != old.doc.Expires {
+		if old.broken != nil {
+			return &api.BadSubscription{Err: errors.New("expires: the subscription cannot be used any more, so nothing of it can be changed: put it anew")}
+		}
+		renewed.doc.Expires = expires
+		if err := a.keep(ctx, &renewed); err != nil {
+			return err
+		}
+	}
 	renewed.seen = time.Now()
 	next := maps.Clone(a.current())
 	next[id] = &renewed
 	a.subscriptions.Store(&next)
 	return nil
+}
+
+// keep stores a subscription.
+func (a *App) keep(ctx context.Context, s *subscription) (err error) {
+	if s.kept, err = json.Marshal(keptSubscription{s.doc, s.doc.Credential}); err != nil {
+		return err
+	}
+	return a.store.PutState(ctx, subscriptionState+s.doc.ID, s.kept)
 }
 
 // bringInto brings subscriptions into force; fresh names the sink to open.

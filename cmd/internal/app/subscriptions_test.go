@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/bus/memlog"
 	"sluice/cmd/internal/api"
@@ -43,6 +44,9 @@ func TestSubscriptionIsDurable(t *testing.T) {
 	if a := n.Do("POST", "/subscriptions", doc); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), "subscriptions.max") {
 		t.Errorf("one too many: %d %s", a.Status, a.Body)
 	}
+	if a := n.Do("POST", location+"/renew", `{"expires": "2h"}`); a.Status != http.StatusNoContent {
+		t.Errorf("renewed for longer: %d %s", a.Status, a.Body)
+	}
 	n.MustPublish("1", "order.created", "{}")
 	n.MustPublish("2", "order.changed", "{}")
 	apptest.Eventually(t, "it is delivered", func() bool { return len(f.Delivered()) == 1 })
@@ -55,7 +59,10 @@ func TestSubscriptionIsDurable(t *testing.T) {
 
 	n = apptest.Start(t, subscribing, apptest.OnDisk(dir))
 	var one api.Subscription
-	if n.Get(location, &one); one.Sink != f.URL+"/?key=in-url" || one.Credential != nil || len(one.Filters) != 1 {
+	if n.Get(location, &one); time.Duration(one.Expires) != 2*time.Hour {
+		t.Errorf("it expires after %s", one.Expires)
+	}
+	if one.Sink != f.URL+"/?key=in-url" || one.Credential != nil || len(one.Filters) != 1 {
 		t.Errorf("after a restart: %+v", one)
 	}
 	n.MustPublish("3", "order.created", "{}")
@@ -176,6 +183,9 @@ func TestBrokenSubscription(t *testing.T) {
 			t.Errorf("listed: %+v", all)
 		}
 		for _, id := range []string{"old", "torn"} {
+			if a := n.Do("POST", "/subscriptions/"+id+"/renew", `{"expires": "1h"}`); a.Status != http.StatusConflict {
+				t.Errorf("%d %s", a.Status, a.Body)
+			}
 			if doctor := string(n.Do("GET", "/api/v1/doctor", "").Body); !strings.Contains(doctor, "the subscription "+id+" was taken before and cannot be used any more") {
 				t.Errorf("doctor says: %s", doctor)
 			}

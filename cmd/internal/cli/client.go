@@ -82,16 +82,21 @@ func (e *env) bearer() (value.Secret, error) {
 		}
 		return value.Secret{}, nil
 	}
-	if !value.HasReference(e.token) {
-		return value.Secret{}, usagef("--token is no reference: write '${env:NAME}' or '${file:/path}', or set SLUICE_TOKEN")
+	return e.secret("--token", e.token, ", or set SLUICE_TOKEN")
+}
+
+// secret is what a flag refers to. A secret itself has no place on the command line.
+func (e *env) secret(flag, text, or string) (value.Secret, error) {
+	if !value.HasReference(text) {
+		return value.Secret{}, usagef("%s is no reference: write '${env:NAME}' or '${file:/path}'%s", flag, or)
 	}
 	resolver := value.OSResolver()
 	resolver.Env = e.lookupEnv
-	var token value.Secret
-	if err := token.Resolve(e.token, resolver); err != nil {
-		return token, usagef("--token: %w", err)
+	var secret value.Secret
+	if err := secret.Resolve(text, resolver); err != nil {
+		return secret, usagef("%s: %w", flag, err)
 	}
-	return token, nil
+	return secret, nil
 }
 
 // apiError is an answer that says no.

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 //	function NAME          starts a function; $NAME is its URL
 //	answer NAME STATUS...  makes it answer with a status each, and with the last one from
 //	                       then on; 200 at first. 0 hangs up without an answer
+//	authorized NAME TEXT   fails unless its last request had that Authorization
 //	reply NAME TYPE        makes it reply with an event of a type where it answers 200
 //	server CONFIG [DIR]    runs a bus in this process, in memory or on a directory;
 //	                       $SLUICE_SERVER is its URL
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": awaitOutput, "code": runCode, "function": startFunction, "answer": setAnswer, "reply": setReply,
+			"await": awaitOutput, "code": runCode, "function": startFunction, "answer": setAnswer, "reply": setReply, "authorized": checkAuthorization,
 			"server": startServer, "settled": awaitSettled, "unsubscribed": awaitUnsubscribed, "halt": stopServer,
 		},
 	})
@@ -120,11 +121,13 @@ type function struct {
 	mu       sync.Mutex
 	statuses []int  // the answers to come; the last one stays
 	reply    string // the type of the event to answer with
+	proof    string // the Authorization of the last request
 }
 
-func (f *function) next() (status int, reply string) {
+func (f *function) next(proof string) (status int, reply string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.proof = proof
 	status = f.statuses[0]
 	if len(f.statuses) > 1 {
 		f.statuses = f.statuses[1:]
@@ -140,7 +143,7 @@ func (f *function) answer(statuses ...int) {
 
 func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
-	status, reply := f.next()
+	status, reply := f.next(r.Header.Get("Authorization"))
 	if status == 0 {
 		panic(http.ErrAbortHandler)
 	}
@@ -179,6 +182,15 @@ func setReply(ts *testscript.TestScript, _ bool, args []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reply = args[1]
+}
+
+func checkAuthorization(ts *testscript.TestScript, _ bool, args []string) {
+	f := stageOf(ts).functions[args[0]]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.proof != args[1] {
+		ts.Fatalf("the last request had the Authorization %q", f.proof)
+	}
 }
 
 func startServer(ts *testscript.TestScript, _ bool, args []string) {

@@ -49,24 +49,32 @@ func (s *wanted) subscription(sink string) (api.Subscription, error) {
 
 func newSubscribeCommand(e *env) *cobra.Command {
 	var s wanted
-	var to, id string
+	var sink sinkFlags
+	var id string
 	var expires value.Duration
 	cmd := &cobra.Command{
 		Use:   "subscribe --to URL",
 		Short: "Send events to a function, from now on, without a change of the config.",
 		Long: `Make a subscription: events that match everything given are sent to the function, as by a
 rule, until the subscription is ended with sluice subscriptions rm. It is kept over
-restarts. Unless the config says subscriptions: {private_sinks: true}, the function must
-have a public address.`,
+restarts. Unless subscriptions: {private_sinks: true} or {allow: […]} of the config lets
+it, the function must have a public address.
+
+The token of --bearer is kept by the server and never shown. With --id of a subscription
+that has one, it stays when --bearer is left out.`,
 		Example: `  sluice subscribe --to https://fn.example.com/thumbs --type object.created.put
-  sluice subscribe --to https://fn.example.com/big --match '{"data": {"size": [{"numeric": [">", 1000000]}]}}'`,
+  sluice subscribe --to https://fn.example.com/big --match '{"data": {"size": [{"numeric": [">", 1000000]}]}}'
+  sluice subscribe --to https://fn.example.com/in --type order.created --bearer '${env:FN_TOKEN}' --header 'X-Tenant: eu'`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if to == "" {
+			if sink.to == "" {
 				return usagef("--to is missing: give the URL that events are POSTed to")
 			}
-			doc, err := s.subscription(to)
+			doc, err := s.subscription(sink.to)
 			if err != nil {
+				return err
+			}
+			if err := sink.add(c, e, &doc); err != nil {
 				return err
 			}
 			doc.Expires = expires
@@ -91,14 +99,84 @@ have a public address.`,
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().StringVar(&to, "to", "", "the `URL` that events are POSTed to")
+	sink.flags(cmd)
 	cmd.Flags().StringVar(&id, "id", "", "what the subscription is called (default one that is chosen); an existing one is replaced")
 	cmd.Flags().TextVar(&expires, "expires", value.Duration(0), "end it when it is not renewed for so long, such as 1h (default never)")
 	return cmd
 }
 
+// sinkFlags are the flags that say how the function of a subscription is reached.
+type sinkFlags struct {
+	to      string
+	bearer  string
+	headers []string
+}
+
+func (s *sinkFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.to, "to", "", "the `URL` that events are POSTed to")
+	f.StringVar(&s.bearer, "bearer", "", "a `reference` to the token that the function wants to see, such as '${env:NAME}' or '${file:/path}'")
+	f.StringArrayVar(&s.headers, "header", nil, "one more `header` of each request, such as 'X-Tenant: eu'; it is shown to who lists subscriptions; may be given several times")
+}
+
+// add writes what the flags say into a subscription.
+func (s *sinkFlags) add(c *cobra.Command, e *env, doc *api.Subscription) error {
+	for _, header := range s.headers {
+		name, text, ok := strings.Cut(header, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return usagef("--header has no name and value: write one such as 'X-Tenant: eu'")
+		}
+		if doc.ProtocolSettings == nil {
+			doc.ProtocolSettings = &api.ProtocolSettings{Headers: map[string]string{}}
+		}
+		doc.ProtocolSettings.Headers[name] = strings.TrimSpace(text)
+	}
+	if c.Flags().Changed("bearer") { // an empty one is a variable that was not set
+		token, err := e.secret("--bearer", s.bearer, "")
+		if err != nil {
+			return err
+		}
+		doc.Credential = &api.SinkCredential{Type: api.CredentialToken, AccessToken: token.Value(), AccessTokenType: "bearer"}
+	}
+	return nil
+}
+
 func newSubscriptionsCommand(e *env) *cobra.Command {
-	return newGroup("subscriptions", "List and end subscriptions.", "  sluice subscriptions ls", newSubscriptionsLsCommand(e), newSubscriptionsRmCommand(e))
+	return newGroup("subscriptions", "List, renew and end subscriptions.", "  sluice subscriptions ls",
+		newSubscriptionsLsCommand(e), newSubscriptionsRenewCommand(e), newSubscriptionsRmCommand(e))
+}
+
+func newSubscriptionsRenewCommand(e *env) *cobra.Command {
+	var ttl value.Duration
+	cmd := &cobra.Command{
+		Use:   "renew ID",
+		Short: "Let a subscription that expires live on.",
+		Long: `Let a subscription that ends when it is not renewed live for as long again; with --ttl for
+that long, now and after each renewal to come.`,
+		Example: `  sluice subscriptions renew k3j5x0a2m9qd
+  sluice subscriptions renew k3j5x0a2m9qd --ttl 1h`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			body := map[string]any{}
+			if c.Flags().Changed("ttl") {
+				if ttl <= 0 {
+					return usagef("--ttl %s is no time to live: write one such as 1h", ttl)
+				}
+				body["expires"] = ttl
+			}
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			if _, err := client.post(c.Context(), "subscriptions/"+url.PathEscape(args[0])+"/renew", body); err != nil {
+				return err
+			}
+			e.printf("renewed %s\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().TextVar(&ttl, "ttl", value.Duration(0), "how long it lives without being renewed, such as 1h (default as before)")
+	return cmd
 }
 
 func newSubscriptionsLsCommand(e *env) *cobra.Command {
