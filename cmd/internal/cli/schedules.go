@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,12 +108,14 @@ func newSchedulesNextCommand(e *env) *cobra.Command {
 	var f nextFlags
 	cmd := &cobra.Command{
 		Use:   "next [NAME] [N]",
-		Short: "Show the next ticks of a schedule.",
+		Short: "Show the next ticks of a schedule, or of all of them.",
 		Long: `Show the next N ticks (5 unless told) of a schedule of the server, or with --config of a
-config; with --expr of any expression, without either. The ticks are those of the
-schedule, without jitter. A note tells where the clocks of the zone change: a time that
-they skip has no tick, one that they show twice has one, the first.`,
-		Example: `  sluice schedules next nightly
+config; with --expr of any expression, without either. Without a name they are those of
+all schedules, by time; a schedule whose name is a number is written with N behind it. The
+ticks are those of the schedule, without jitter. A note tells where the clocks of the zone
+change: a time that they skip has no tick, one that they show twice has one, the first.`,
+		Example: `  sluice schedules next 10
+  sluice schedules next nightly
   sluice schedules next nightly 10 --config sluice.yaml
   sluice schedules next --expr "cron(30 2 * * ? *)" --timezone Europe/Berlin --from 2026-03-27T00:00:00Z`,
 		Args: cobra.MaximumNArgs(2),
@@ -121,11 +124,18 @@ they skip has no tick, one that they show twice has one, the first.`,
 			if err != nil {
 				return err
 			}
+			from, err := f.after(e.now())
+			if err != nil {
+				return err
+			}
+			if f.expr == "" && name == "" {
+				return e.printAllTicks(c.Context(), f.path, from, n)
+			}
 			settings, err := e.scheduleOf(c.Context(), f, name)
 			if err != nil {
 				return err
 			}
-			return e.printTicks(settings, f.from, n)
+			return e.printTicks(settings, from, n)
 		},
 	}
 	cmd.Flags().StringVarP(&f.path, "config", "c", "", "config `file` or directory, in place of the server")
@@ -136,15 +146,15 @@ they skip has no tick, one that they show twice has one, the first.`,
 	return cmd
 }
 
-// ask reads the arguments.
+// ask reads the arguments. Without a name the ticks of all schedules are wanted.
 func (f *nextFlags) ask(args []string) (name string, n int, err error) {
-	switch {
-	case f.expr == "" && len(args) == 0:
-		return "", 0, usagef("no schedule named: write its name, or an expression with --expr")
-	case f.expr != "" && len(args) > 1:
+	if f.expr != "" && len(args) > 1 {
 		return "", 0, usagef("--expr is the schedule: leave %q out", args[0])
-	case f.expr == "":
-		name, args = args[0], args[1:]
+	}
+	if f.expr == "" && len(args) > 0 {
+		if _, err := strconv.Atoi(args[0]); err != nil || len(args) > 1 {
+			name, args = args[0], args[1:]
+		}
 	}
 	n = 5
 	if len(args) > 0 {
@@ -155,10 +165,22 @@ func (f *nextFlags) ask(args []string) (name string, n int, err error) {
 	return name, n, nil
 }
 
+// after is the time that the ticks come after.
+func (f *nextFlags) after(now time.Time) (time.Time, error) {
+	if f.from == "" {
+		return now, nil
+	}
+	at, err := time.Parse(time.RFC3339, f.from)
+	if err != nil {
+		return at, usagef("--from %q is no time: write one such as 2026-03-27T00:00:00Z", f.from)
+	}
+	return at, nil
+}
+
 // scheduleOf is the schedule that is asked for.
 func (e *env) scheduleOf(ctx context.Context, f nextFlags, name string) (*sources.Cron, error) {
-	settings := sources.NewCron()
 	if f.expr != "" {
+		settings := sources.NewCron()
 		settings.Schedule, settings.Timezone = f.expr, f.zone
 		return settings, nil
 	}
@@ -169,52 +191,109 @@ func (e *env) scheduleOf(ctx context.Context, f nextFlags, name string) (*source
 	var names []string
 	for _, s := range all {
 		if s.Name == name {
-			settings.Schedule, settings.Timezone, settings.Start, settings.End = s.Schedule, s.Timezone, s.Start, s.End
-			return settings, nil
+			return cronOf(s), nil
 		}
 		names = append(names, s.Name)
 	}
 	return nil, fmt.Errorf("there is no schedule %q: there are %s", name, join(names, "none"))
 }
 
-// tickDoc is one tick in JSON.
-type tickDoc struct {
-	Local string    `json:"local"` // with the offset of the zone
-	UTC   time.Time `json:"utc"`
-	Note  string    `json:"note,omitempty"`
+// cronOf are the settings of a schedule that decide on its ticks.
+func cronOf(s api.Schedule) *sources.Cron {
+	settings := sources.NewCron()
+	settings.Schedule, settings.Timezone, settings.Start, settings.End = s.Schedule, s.Timezone, s.Start, s.End
+	return settings
 }
 
-func (e *env) printTicks(settings *sources.Cron, from string, n int) error {
+// tickDoc is one tick in JSON.
+type tickDoc struct {
+	Name     string    `json:"name,omitempty"`     // of the schedule, among those of others
+	Timezone string    `json:"timezone,omitempty"` // the same
+	Local    string    `json:"local"`              // with the offset of the zone
+	UTC      time.Time `json:"utc"`
+	Note     string    `json:"note,omitempty"`
+}
+
+// ticksOf are the next n ticks of a schedule after a time, or those that it still has.
+func ticksOf(settings *sources.Cron, after time.Time, n int) ([]tickDoc, error) {
 	times, err := settings.Times()
 	if err != nil {
-		return usagef("%s: %w", settings.Schedule, err)
-	}
-	at := e.now()
-	if from != "" {
-		if at, err = time.Parse(time.RFC3339, from); err != nil {
-			return usagef("--from %q is no time: write one such as 2026-03-27T00:00:00Z", from)
-		}
+		return nil, usagef("%s: %w", settings.Schedule, err)
 	}
 	ticks := []tickDoc{}
 	var before time.Time // the tick before
 	for len(ticks) < n {
-		tick, ok := times.Next(at)
+		tick, ok := times.Next(after)
 		if !ok {
 			break
 		}
-		ticks = append(ticks, tickDoc{tick.Time.Format(time.RFC3339), tick.Time.UTC(), tickNote(tick, before)})
-		at, before = tick.Time, tick.Time
+		ticks = append(ticks, tickDoc{Local: tick.Time.Format(time.RFC3339), UTC: tick.Time.UTC(), Note: tickNote(tick, before)})
+		after, before = tick.Time, tick.Time
+	}
+	return ticks, nil
+}
+
+// printAllTicks prints the next n ticks of all schedules by time, and by name where they
+// come together.
+func (e *env) printAllTicks(ctx context.Context, path string, after time.Time, n int) error {
+	all, err := e.schedules(ctx, path)
+	if err != nil {
+		return err
+	}
+	ticks := []tickDoc{}
+	for _, s := range all {
+		some, err := ticksOf(cronOf(s), after, n)
+		if err != nil {
+			return err
+		}
+		for _, tick := range some {
+			tick.Name, tick.Timezone = s.Name, s.Timezone
+			ticks = append(ticks, tick)
+		}
+	}
+	slices.SortStableFunc(ticks, func(a, b tickDoc) int {
+		return cmp.Or(a.UTC.Compare(b.UTC), strings.Compare(a.Name, b.Name))
+	})
+	ticks = ticks[:min(n, len(ticks))]
+	if e.json() {
+		return e.printJSON(map[string]any{"ticks": ticks})
+	}
+	if len(all) == 0 {
+		e.note("no schedules: add a source of the kind cron")
+		return nil
+	}
+	return e.printTickTable(ticks, n)
+}
+
+func (e *env) printTicks(settings *sources.Cron, after time.Time, n int) error {
+	ticks, err := ticksOf(settings, after, n)
+	if err != nil {
+		return err
 	}
 	if e.json() {
 		return e.printJSON(map[string]any{"schedule": settings.Schedule, "timezone": settings.Timezone, "ticks": ticks})
 	}
-	t := newTable("TIME", "DAY", "UTC", "NOTE")
+	return e.printTickTable(ticks, n)
+}
+
+// printTickTable prints the ticks of n that there are; with names when they have them.
+func (e *env) printTickTable(ticks []tickDoc, n int) error {
+	named := len(ticks) > 0 && ticks[0].Name != ""
+	heads := []string{"TIME", "DAY", "UTC", "NOTE"}
+	if named {
+		heads = slices.Insert(heads, 3, "NAME")
+	}
+	t := newTable(heads...)
 	for _, d := range ticks {
 		local, err := time.Parse(time.RFC3339, d.Local)
 		if err != nil {
 			return err
 		}
-		t.add(local.Format(zoneTime), local.Format("Mon"), d.UTC.Format(time.RFC3339), cmp.Or(d.Note, "-"))
+		cells := []any{local.Format(zoneTime), local.Format("Mon"), d.UTC.Format(time.RFC3339), cmp.Or(d.Note, "-")}
+		if named {
+			cells = slices.Insert(cells, 3, any(d.Name))
+		}
+		t.add(cells...)
 	}
 	if len(ticks) < n {
 		e.note("%s, and no more after that", plural(len(ticks), "tick"))
