@@ -14,6 +14,18 @@ func S3Addr(src Source) string {
 	return ""
 }
 
+// S3Locks locks the objects of a bucket by their keys.
+func S3Locks() (lock func(keys ...string) (unlock func())) {
+	all := &objectLocks{locks: make(map[objectName]*objectLock)}
+	return func(keys ...string) func() {
+		var names []objectName
+		for _, key := range keys {
+			names = append(names, objectName{"bucket", key})
+		}
+		return all.lock(names...)
+	}
+}
+
 // ReadS3Body reads an aws-chunked body, or another one, of a request with that head.
 func ReadS3Body(r *http.Request, secret, frame string) ([]byte, error) {
 	sig, _ := readSignature(r)

@@ -124,7 +124,7 @@ func (b *diskBackend) createLocked(ctx context.Context, name objectName, rec *ob
 	if old.sameUpload(rec) {
 		rec.Modified, rec.Sequencer = old.Modified, old.Sequencer
 	} else {
-		rec.Sequencer = b.sequencer(rec.Modified)
+		rec.Sequencer = b.out.sequencer(rec.Modified)
 	}
 	event, err := rec.upload(name, what).event()
 	if err != nil {
@@ -196,7 +196,7 @@ func (b *diskBackend) delete(what string, before time.Time, names ...objectName)
 			continue
 		}
 		now := time.Now().UTC()
-		u := upload{name: what, bucket: name.bucket, key: name.key, size: noSize, sequencer: b.sequencer(now), at: now}
+		u := upload{name: what, bucket: name.bucket, key: name.key, size: noSize, sequencer: b.out.sequencer(now), at: now}
 		event, err := u.event()
 		if err != nil {
 			return err

@@ -10,13 +10,16 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"sluice/config/value"
 	"sluice/sources"
 	"sluice/sources/sourcetest"
 )
@@ -124,5 +127,103 @@ func TestS3ServePanics(t *testing.T) {
 	}
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "it panicked: a fault of the bus") {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// The other S3 does not tell what became of one upload: the event of another, which only
+// needs the bus, does not wait for that.
+func TestS3ServeForwardHangs(t *testing.T) {
+	t.Parallel()
+	asked, release := make(chan struct{}, 100), make(chan struct{})
+	address := behindProxy(t, servedS3(t).url(), func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		switch lost := strings.HasSuffix(r.URL.Path, "/lost"); {
+		case lost && r.Method == http.MethodPut:
+			panic(http.ErrAbortHandler)
+		case lost:
+			asked <- struct{}{}
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+			panic(http.ErrAbortHandler)
+		}
+		pass.ServeHTTP(w, r)
+	})
+	var refuses atomic.Bool
+	pub := &sourcetest.Publisher{Before: func(context.Context) error {
+		if refuses.Load() {
+			return errors.New("the bus takes nothing")
+		}
+		return nil
+	}}
+	host := sourcetest.NewHost(t)
+	e := serveOn(t, host, forwardTo(t, address), pub)
+	defer close(release)
+	refuses.Store(true)
+	if e.put("lost", "x") == nil || e.put("other", "x") == nil {
+		t.Error("acknowledged although the bus has no event of it")
+	}
+	<-asked
+	refuses.Store(false)
+	until(t, "the event that needs the bus alone", func() bool { return slices.Equal(e.told(), []string{"object.created.put other 1"}) })
+}
+
+// Multipart uploads that are too old are removed, though the other S3 will not let go of
+// some. Of those that are complete it is not asked.
+func TestS3ServeForwardReaps(t *testing.T) {
+	t.Parallel()
+	var stuck sync.Map // by id
+	var complete atomic.Pointer[string]
+	var asked atomic.Bool
+	address := behindProxy(t, servedS3(t).url(), func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		id := r.URL.Query().Get("uploadId")
+		if r.Method == http.MethodDelete && complete.Load() != nil && id == *complete.Load() {
+			asked.Store(true)
+		}
+		if _, ok := stuck.Load(id); ok && r.Method == http.MethodDelete {
+			http.Error(w, "no", http.StatusForbidden)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	})
+	host, s := sourcetest.NewHost(t), forwardTo(t, address)
+	e := serveOn(t, host, s, &sourcetest.Publisher{})
+	bucket := aws.String(serveBucket)
+	begin := func(key string) *string {
+		begun, err := e.client().CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: bucket, Key: &key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return begun.UploadId
+	}
+	for range 3 {
+		stuck.Store(*begin("stuck"), true)
+	}
+	for range 8 {
+		begin("old")
+	}
+	id := begin("complete")
+	complete.Store(id)
+	part, err := e.client().UploadPart(t.Context(), &s3.UploadPartInput{
+		Bucket: bucket, Key: aws.String("complete"), UploadId: id, PartNumber: aws.Int32(1), Body: bytes.NewReader(make([]byte, 100)),
+	})
+	if err == nil {
+		_, err = e.client().CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+			Bucket: bucket, Key: aws.String("complete"), UploadId: id,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}},
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.stop()
+	s.Serve.Retain.Unfinished = value.Duration(time.Millisecond)
+	e = serveOn(t, host, s, &sourcetest.Publisher{})
+	until(t, "the old uploads are gone", func() bool {
+		list, err := e.client().ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: bucket})
+		return err == nil && len(list.Uploads) == 3 && *list.Uploads[0].Key == "stuck"
+	})
+	if asked.Load() {
+		t.Error("the other S3 is asked to abort an upload that is complete")
 	}
 }

@@ -24,9 +24,13 @@ import (
 )
 
 const (
-	// s3BodyTimeout is for a request to the other S3 that moves bytes.
+	// s3BodyTimeout is for a request to the other S3 that moves bytes, of any size.
 	s3BodyTimeout = time.Hour
-	// s3AskTimeout is for one that does not.
+	// s3ChangeTimeout is for a change, and a second more for each s3ChangePace of bytes:
+	// as long as it lasts nobody else may change the object.
+	s3ChangeTimeout = time.Minute
+	s3ChangePace    = 64 << 10
+	// s3AskTimeout is for a request that moves no bytes.
 	s3AskTimeout = 20 * time.Second
 	// doubtRemoved is the doubt of a removal; that of an upload is its mark.
 	doubtRemoved = "removed"
@@ -67,9 +71,11 @@ func asking(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, s3AskTimeout)
 }
 
-// sending bounds a change that was begun, whether or not the client still waits.
-func sending(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), s3BodyTimeout)
+// sending bounds a change of so many bytes that was begun, whether or not the client
+// still waits.
+func sending(ctx context.Context, size int64) (context.Context, context.CancelFunc) {
+	most := s3ChangeTimeout + time.Duration(size/s3ChangePace)*time.Second
+	return context.WithTimeout(context.WithoutCancel(ctx), min(most, s3BodyTimeout))
 }
 
 func apiCode(err error) string {
@@ -119,9 +125,9 @@ func (b *forwardBackend) head(ctx context.Context, key string) (*s3.HeadObjectOu
 	return head, err
 }
 
-// change asks the other S3 for a change, with its event in doubt until it answers.
-// The object is locked.
-func (b *forwardBackend) change(ctx context.Context, name objectName, e bus.Event, doubt string, ask func(context.Context) error) error {
+// change asks the other S3 for a change of so many bytes, with its event in doubt until
+// it answers. The object is locked.
+func (b *forwardBackend) change(ctx context.Context, name objectName, size int64, e bus.Event, doubt string, ask func(context.Context) error) error {
 	if err := errors.Join(b.out.room(), b.out.flush(name)); err != nil {
 		return slowDown(err)
 	}
@@ -133,7 +139,7 @@ func (b *forwardBackend) change(ctx context.Context, name objectName, e bus.Even
 	if err != nil {
 		return storeFault(err)
 	}
-	ctx, cancel := sending(ctx)
+	ctx, cancel := sending(ctx, size)
 	defer cancel()
 	if err := ask(ctx); err != nil {
 		b.out.wait(due) // it is told apart later whether it was done
@@ -161,7 +167,7 @@ func (b *forwardBackend) created(ctx context.Context, name objectName, rec *obje
 		}
 	}
 	if rec.Sequencer == "" {
-		rec.Sequencer = b.sequencer(time.Now())
+		rec.Sequencer = b.out.sequencer(time.Now())
 	}
 	rec.Modified = sequencerTime(rec.Sequencer)
 	e, err := rec.upload(name, what).event()
@@ -192,7 +198,7 @@ func (b *forwardBackend) PutObject(ctx context.Context, bucket, key string, meta
 		return gofakes3.PutObjectResult{}, err
 	}
 	m := newForwardMeta(meta, markOf(rec.Sequencer, call))
-	err = b.change(ctx, name, e, m.mark, func(ctx context.Context) error {
+	err = b.change(ctx, name, file.Size, e, m.mark, func(ctx context.Context) error {
 		_, err := b.to.PutObject(ctx, &s3.PutObjectInput{
 			Bucket: &b.remote.Bucket, Key: &key, Body: body, ContentLength: &file.Size, Metadata: m.user,
 			ContentType: m.get("Content-Type"), CacheControl: m.get("Cache-Control"), ContentDisposition: m.get("Content-Disposition"),
@@ -222,7 +228,7 @@ func (b *forwardBackend) CopyObject(ctx context.Context, fromBucket, fromKey, bu
 	}
 	m := newForwardMeta(meta, markOf(rec.Sequencer, call))
 	var out *s3.CopyObjectOutput
-	err = b.change(ctx, name, e, m.mark, func(ctx context.Context) (err error) {
+	err = b.change(ctx, name, rec.Size, e, m.mark, func(ctx context.Context) (err error) {
 		out, err = b.to.CopyObject(ctx, &s3.CopyObjectInput{
 			Bucket: &b.remote.Bucket, Key: &key, CopySource: aws.String(copySource(b.remote.Bucket, fromKey)),
 			MetadataDirective: types.MetadataDirectiveReplace, Metadata: m.user,
@@ -252,12 +258,12 @@ func (b *forwardBackend) DeleteObject(ctx context.Context, bucket, key string) (
 		return gofakes3.ObjectDeleteResult{}, err
 	}
 	now := time.Now().UTC()
-	u := upload{name: removedDelete, bucket: bucket, key: key, size: noSize, sequencer: b.sequencer(now), at: now}
+	u := upload{name: removedDelete, bucket: bucket, key: key, size: noSize, sequencer: b.out.sequencer(now), at: now}
 	e, err := u.event()
 	if err != nil {
 		return gofakes3.ObjectDeleteResult{}, err
 	}
-	return gofakes3.ObjectDeleteResult{}, b.change(ctx, name, e, doubtRemoved, func(ctx context.Context) error {
+	return gofakes3.ObjectDeleteResult{}, b.change(ctx, name, 0, e, doubtRemoved, func(ctx context.Context) error {
 		_, err := b.to.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.remote.Bucket, Key: &key})
 		return err
 	})

@@ -51,7 +51,7 @@ func (b *forwardBackend) UploadPart(ctx context.Context, bucket, key string, id 
 		return "", err
 	}
 	defer body.Close() //nolint:errcheck // it was only read
-	ctx, cancel := sending(ctx)
+	ctx, cancel := sending(ctx, file.Size)
 	defer cancel()
 	out, err := b.to.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id)), Body: body, ContentLength: &file.Size,
@@ -87,7 +87,7 @@ func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, ke
 		parts = append(parts, types.CompletedPart{ETag: aws.String(p.ETag), PartNumber: aws.Int32(int32(p.PartNumber))}) //nolint:gosec // it is 1 to 10000
 	}
 	etag := rec.ETag
-	err = b.change(ctx, name, e, u.Mark, func(ctx context.Context) error {
+	err = b.change(ctx, name, rec.Size, e, u.Mark, func(ctx context.Context) error {
 		_, err := b.to.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id)), MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
@@ -153,9 +153,16 @@ func (b *forwardBackend) assembled(id gofakes3.UploadID, list []gofakes3.Complet
 // AbortMultipartUpload is gofakes3.MultipartBackend.AbortMultipartUpload.
 func (b *forwardBackend) AbortMultipartUpload(ctx context.Context, bucket, key string, id gofakes3.UploadID) error {
 	defer b.out.lock(objectName{bucket, key})()
+	u, err := b.upload(id)
+	if err != nil {
+		return err
+	}
+	if u.Created != "" {
+		return b.end(id) // of this the other S3 knows nothing any more, which it may say in any words
+	}
 	ctx, cancel := asking(ctx)
 	defer cancel()
-	_, err := b.to.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id))})
+	_, err = b.to.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id))})
 	if err != nil && apiCode(err) != "NoSuchUpload" {
 		return b.upstream(key, err)
 	}

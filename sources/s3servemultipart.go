@@ -120,6 +120,15 @@ func uploadIn(tx *bbolt.Tx, id gofakes3.UploadID) (u partsUpload, parts *bbolt.B
 	return u, parts, json.Unmarshal(doc, &u)
 }
 
+// upload gives an upload.
+func (s *objectStore) upload(id gofakes3.UploadID) (u partsUpload, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		u, _, err = uploadIn(tx, id)
+		return err
+	})
+	return u, err
+}
+
 func partIn(parts *bbolt.Bucket, number int) (*uploadPart, error) {
 	doc := parts.Get(partKey(number))
 	if doc == nil {

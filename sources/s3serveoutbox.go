@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
@@ -15,9 +14,6 @@ import (
 
 	"sluice/bus"
 )
-
-// objectName is the place of an object.
-type objectName struct{ bucket, key string }
 
 // outbox holds the events of what was done to objects until the bus has them. An
 // event goes into it in the transaction that does the thing itself, so that a crash
@@ -31,12 +27,13 @@ type outbox struct {
 	// happened tells, for an event in doubt, whether what it tells was done.
 	happened func(ctx context.Context, name objectName, doubt string) (bool, error)
 
-	seed    maphash.Seed
-	stripes [512]sync.Mutex
+	objectLocks
 
 	mu      sync.Mutex
 	waiting map[objectName][]dueEvent // that the bus did not take
 	settled [][]byte                  // keys in the database of what it took
+	clock   int64                     // the last sequencer
+	faults  map[bool]error            // of the last round over what is in doubt, and over the rest
 }
 
 // dueEvent is an event that the bus is owed.
@@ -73,13 +70,18 @@ const (
 	tableBlobs   = "blobs"   // how often each file is used
 	tableUploads = "uploads"
 	tableParts   = "parts" // a table of each upload, by number
+	tableClock   = "clock" // under the same name, the last sequencer of an event
 )
 
 // newOutbox takes up what an earlier process still owed.
 func newOutbox(db *bbolt.DB, pub bus.Publisher, env *Env) (*outbox, error) {
-	o := &outbox{db: db, pub: pub, env: env, seed: maphash.MakeSeed(), waiting: make(map[objectName][]dueEvent)}
+	o := &outbox{db: db, pub: pub, env: env, waiting: make(map[objectName][]dueEvent), faults: make(map[bool]error)}
+	o.locks = make(map[objectName]*objectLock)
 	o.happened = o.noted
 	err := db.View(func(tx *bbolt.Tx) error {
+		if last := tx.Bucket([]byte(tableClock)).Get([]byte(tableClock)); len(last) == 8 {
+			o.clock = int64(binary.BigEndian.Uint64(last)) //nolint:gosec // it was one
+		}
 		return tx.Bucket([]byte(tableDue)).ForEach(func(id, doc []byte) error {
 			var saved savedEvent
 			if err := json.Unmarshal(doc, &saved); err != nil {
@@ -97,23 +99,20 @@ func newOutbox(db *bbolt.DB, pub bus.Publisher, env *Env) (*outbox, error) {
 	return o, err
 }
 
-// lock keeps others away from the objects until unlock.
-func (o *outbox) lock(names ...objectName) (unlock func()) {
-	var stripes []int
-	for _, name := range names {
-		n := maphash.Comparable(o.seed, name) % uint64(len(o.stripes))
-		stripes = append(stripes, int(n)) //nolint:gosec // it is below the number of stripes
-	}
-	slices.Sort(stripes)
-	stripes = slices.Compact(stripes)
-	for _, i := range stripes {
-		o.stripes[i].Lock()
-	}
-	return func() {
-		for _, i := range stripes {
-			o.stripes[i].Unlock()
-		}
-	}
+// sequencer is larger than every one before it, those of earlier processes too: who
+// drops what is older than what they have must not drop what comes after the clock was
+// set back.
+func (o *outbox) sequencer(now time.Time) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock = max(o.clock+1, now.UnixNano())
+	return fmt.Sprintf("%016X", o.clock)
+}
+
+func (o *outbox) saveClock(tx *bbolt.Tx) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return tx.Bucket([]byte(tableClock)).Put([]byte(tableClock), binary.BigEndian.AppendUint64(nil, uint64(o.clock))) //nolint:gosec // it is a time
 }
 
 // add puts an event in, in the transaction that does what the event tells.
@@ -128,7 +127,7 @@ func (o *outbox) add(tx *bbolt.Tx, name objectName, e bus.Event, doubt string) (
 		return dueEvent{}, err
 	}
 	id := binary.BigEndian.AppendUint64(nil, n)
-	return dueEvent{name: name, id: id, event: e, doubt: doubt}, table.Put(id, doc)
+	return dueEvent{name: name, id: id, event: e, doubt: doubt}, errors.Join(table.Put(id, doc), o.saveClock(tx))
 }
 
 // publish returns nil once all of the events are durable. Those that are not wait
@@ -174,6 +173,11 @@ func (o *outbox) room() error {
 
 // flush publishes what waits for the objects, which are locked.
 func (o *outbox) flush(names ...objectName) error {
+	return o.flushIn(context.Background(), names...)
+}
+
+// flushIn is flush that asks about what is in doubt until ctx ends.
+func (o *outbox) flushIn(ctx context.Context, names ...objectName) error {
 	var due []dueEvent
 	o.mu.Lock()
 	for _, name := range names {
@@ -181,14 +185,14 @@ func (o *outbox) flush(names ...objectName) error {
 		delete(o.waiting, name)
 	}
 	o.mu.Unlock()
-	due, err := o.clear(due)
+	due, err := o.clear(ctx, due)
 	return errors.Join(err, o.publish(due))
 }
 
 // clear leaves out what turns out not to have happened. What cannot be told waits on,
 // and what comes after it.
-func (o *outbox) clear(due []dueEvent) (sure []dueEvent, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), s3PublishTimeout)
+func (o *outbox) clear(ctx context.Context, due []dueEvent) (sure []dueEvent, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s3PublishTimeout)
 	defer cancel()
 	for _, d := range due {
 		if err == nil && d.doubt != "" {
@@ -239,15 +243,16 @@ func (o *outbox) wait(d dueEvent) {
 	o.waiting[d.name] = append(o.waiting[d.name], d)
 }
 
-// run publishes what waits and forgets what is settled, until ctx ends.
-func (o *outbox) run(ctx context.Context) {
+// run publishes what waits, until ctx ends: what is in doubt, for which another S3 has
+// to be asked, or, which is not to wait for that, the rest.
+func (o *outbox) run(ctx context.Context, inDoubt bool) {
 	for reported := false; ; {
-		wait, err := outboxPause, o.retry(ctx)
+		wait, err := outboxPause, o.retry(ctx, inDoubt)
 		if err != nil {
 			wait = feedMax
 		}
-		if err != nil || reported {
-			o.env.report(err)
+		if ctx.Err() == nil && (err != nil || reported) {
+			o.report(inDoubt, err)
 			reported = err != nil
 		}
 		if err := o.forget(); err != nil {
@@ -259,30 +264,47 @@ func (o *outbox) run(ctx context.Context) {
 	}
 }
 
-// retry publishes what waits, object by object, until the bus refuses.
-func (o *outbox) retry(ctx context.Context) error {
+// report shows what keeps events waiting.
+func (o *outbox) report(inDoubt bool, err error) {
+	o.mu.Lock()
+	o.faults[inDoubt] = err
+	all := errors.Join(o.faults[false], o.faults[true])
+	o.mu.Unlock()
+	o.env.report(all)
+}
+
+// retry publishes what waits, object by object, until the bus refuses. Objects that
+// somebody works on are left to them.
+func (o *outbox) retry(ctx context.Context, inDoubt bool) error {
 	o.mu.Lock()
 	names := make([]objectName, 0, len(o.waiting))
-	for name := range o.waiting {
-		names = append(names, name)
+	for name, due := range o.waiting {
+		if slices.ContainsFunc(due, func(d dueEvent) bool { return d.doubt != "" }) == inDoubt {
+			names = append(names, name)
+		}
 	}
 	o.mu.Unlock()
 	for _, name := range names {
-		select {
-		case <-ctx.Done():
-			return nil
-		default:
-		}
-		if err := o.flushAlone(name); err != nil {
+		err := o.flushFree(ctx, name)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && inDoubt:
+			return fmt.Errorf("events of uploads wait until it is known what became of those: %w", err)
+		case err != nil:
 			return fmt.Errorf("events of uploads wait for the bus: %w", err)
 		}
 	}
 	return nil
 }
 
-func (o *outbox) flushAlone(name objectName) error {
-	defer o.lock(name)()
-	return o.flush(name)
+func (o *outbox) flushFree(ctx context.Context, name objectName) error {
+	unlock, ok := o.lockFree(name)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	return o.flushIn(ctx, name)
 }
 
 // forget takes what is settled out of the database.

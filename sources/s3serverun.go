@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -75,7 +76,9 @@ func (s *s3Server) Run(ctx context.Context, pub bus.Publisher) (err error) {
 	var working sync.WaitGroup
 	defer working.Wait()
 	defer fail(nil) // first, so that there is an end to wait for
-	beside(&working, fail, func() { out.run(within) })
+	for _, inDoubt := range []bool{false, true} {
+		beside(&working, fail, func() { out.run(within, inDoubt) })
+	}
 	beside(&working, fail, func() { s.tidy(within, backend, library) })
 	if err := s.serve(within, listener, handler); err != nil || ctx.Err() != nil {
 		return err
@@ -176,7 +179,7 @@ func (s *s3Server) tidy(ctx context.Context, objects s3Backend, library *gofakes
 	}
 	for {
 		now := time.Now()
-		if err := reap(ctx, objects, now.Add(-time.Duration(s.set.Retain.Unfinished)), library); err != nil {
+		if err := reap(ctx, objects, now.Add(-time.Duration(s.set.Retain.Unfinished)), library); err != nil && ctx.Err() == nil {
 			s.env.Log.Warn("cannot remove multipart uploads that are too old", "err", err)
 		}
 		if age := time.Duration(s.set.Retain.Age); age > 0 {
@@ -190,20 +193,32 @@ func (s *s3Server) tidy(ctx context.Context, objects s3Backend, library *gofakes
 	}
 }
 
-// reap removes the multipart uploads that began before a time.
+// reap removes the multipart uploads that began before a time. One that cannot be
+// removed, such as one of which the other S3 will not let go, is tried again the next
+// time and keeps no other.
 func reap(ctx context.Context, objects s3Backend, before time.Time, library *gofakes3.GoFakeS3) error {
 	found, err := objects.uploads(before)
 	if err != nil {
 		return err
 	}
+	var first error
+	left := 0
 	for id, u := range found {
 		if err := objects.AbortMultipartUpload(ctx, u.Bucket, u.Key, id); err != nil {
-			return err
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			left++
+			first = cmp.Or(first, fmt.Errorf("that of %s/%s: %w", u.Bucket, u.Key, err))
+			continue
 		}
 		// Of a complete one the library knows nothing any more.
 		_ = library.ForgetMultipartUpload(ctx, u.Bucket, u.Key, id)
 	}
-	return nil
+	if left > 1 {
+		return fmt.Errorf("%d of %d stay: %w", left, len(found), first)
+	}
+	return first
 }
 
 // expire removes the objects that were made before a time, as a client does.

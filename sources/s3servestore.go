@@ -37,7 +37,6 @@ type objectStore struct {
 	mu     sync.Mutex
 	inUse  map[string]int  // files that are being read
 	doomed map[string]bool // those of them to remove then
-	clock  int64           // the last sequencer
 }
 
 // objectRecord is what is known of an object.
@@ -90,7 +89,7 @@ func openDatabase(dir string) (*bbolt.DB, error) {
 	}
 	db.MaxBatchDelay = delay
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, table := range []string{tableDue, tableObjects, tableBlobs, tableUploads, tableParts} {
+		for _, table := range []string{tableDue, tableObjects, tableBlobs, tableUploads, tableParts, tableClock} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(table)); err != nil {
 				return err
 			}
@@ -113,14 +112,6 @@ func newObjectStore(db *bbolt.DB, dir string, limit int64, out *outbox) *objectS
 		db: db, dir: filepath.Join(dir, "files"), limit: limit, out: out, since: time.Now(),
 		inUse: make(map[string]int), doomed: make(map[string]bool),
 	}
-}
-
-// sequencer is larger than every one before it.
-func (s *objectStore) sequencer(now time.Time) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clock = max(s.clock+1, now.UnixNano())
-	return fmt.Sprintf("%016X", s.clock)
 }
 
 // path is where a file is: in one of 256 directories.

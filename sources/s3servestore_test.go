@@ -127,3 +127,31 @@ func TestS3ServeOwesNoMoreThanItMay(t *testing.T) {
 		t.Errorf("what was refused is there: %+v, %v", rec, err)
 	}
 }
+
+// The clock was an hour ahead and was set back while the endpoint was down: what happens
+// to an object still comes after what happened to it before, as its sequencer tells.
+func TestS3ServeSequencers(t *testing.T) {
+	t.Parallel()
+	b, name := diskOn(t, pubFunc(yes)), objectName{"up", "key"}
+	ahead := time.Now().Add(time.Hour)
+	last := b.out.sequencer(ahead)
+	u := upload{name: createdPut, bucket: name.bucket, key: name.key, sequencer: last, at: ahead}
+	e, err := u.event()
+	if err == nil {
+		_, err = b.commit(change{name: name, record: &objectRecord{Sequencer: last}, event: e})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := newOutbox(b.db, pubFunc(yes), &Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		next := again.sequencer(time.Now())
+		if next <= last {
+			t.Errorf("%s comes after %s", next, last)
+		}
+		last = next
+	}
+}
