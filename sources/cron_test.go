@@ -159,6 +159,27 @@ func TestCronCrash(t *testing.T) {
 	})
 }
 
+// TestCronForget: of the time in which the source was not in the config no tick fires,
+// whatever catch_up says.
+func TestCronForget(t *testing.T) {
+	t.Parallel()
+	h := sourcetest.NewHost(t)
+	synctest.Test(t, func(t *testing.T) {
+		settings := cronSettings("rate(1 minute)", catchUp("all"))
+		pub := &sourcetest.Publisher{}
+		src := h.Open(t, settings)
+		runFor(t, src, pub, 90*time.Second)
+		if err := src.(sources.Forgetter).Forget(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Minute) // of the bubble's clock
+		runFor(t, h.Open(t, settings), pub, time.Minute)
+		if got := scheduled(t, pub.Stored()); got != "1m0s 12m0s" {
+			t.Errorf("ticks at %s", got)
+		}
+	})
+}
+
 // TestCronSavesLate: the state that could not be saved is saved as soon as it
 // can be, tick or no tick.
 func TestCronSavesLate(t *testing.T) {

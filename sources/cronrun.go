@@ -196,6 +196,10 @@ func (s *cronSource) stored(ctx context.Context) (state cronState, err error) {
 	return state, nil
 }
 
+// Forget is Forgetter.Forget: of the time in which there is no such source, no tick was
+// missed.
+func (s *cronSource) Forget(ctx context.Context) error { return s.env.State.Put(ctx, cronKey, nil) }
+
 // save makes the state durable. Until that works it is tried again at each turn;
 // the schedule goes on, since a tick that fires again has the same id.
 func (s *cronSource) save(ctx context.Context) {

@@ -68,6 +68,13 @@ type Follower interface {
 	Follow(before Source)
 }
 
+// Forgetter is a Source that keeps something over restarts which must not count when the
+// source is taken out of the config and added again later.
+type Forgetter interface {
+	// Forget removes that. It is called after Run has returned.
+	Forget(ctx context.Context) error
+}
+
 // Lagger is a Source that knows how far it is behind its upstream.
 type Lagger interface {
 	// Lag is what is known now; ok is false while nothing is. It is called for

@@ -55,6 +55,12 @@ func (m *metrics) reloaded(ok bool) {
 	m.reloadTime.Set(float64(time.Now().UnixNano()) / 1e9)
 }
 
+// forget removes the series of a source.
+func (m *metrics) forget(source string) {
+	m.ingest.DeletePartialMatch(prometheus.Labels{"source": source})
+	m.restarts.DeleteLabelValues(source)
+}
+
 // observe counts what became of events at the door of a source.
 func (m *metrics) observe(source string) func(sources.Outcome, int) {
 	counters := map[sources.Outcome]prometheus.Counter{}

@@ -51,6 +51,19 @@ func newSource(name, kind string, log *slog.Logger) *source {
 
 func (s *source) started() bool { return s.cancel != nil }
 
+// over tells whether the source does not run any more.
+func (s *source) over() bool {
+	if !s.started() {
+		return true
+	}
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // start runs the source until cancel is called.
 func (s *source) start() {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -93,6 +93,14 @@ func (h *sourceHold) set(ctx context.Context, name string, hold *dispatch.Hold) 
 	return nil
 }
 
+// forget removes what is remembered over restarts.
+func (h *sourceHold) forget(ctx context.Context, name string) error {
+	if !h.held() {
+		return nil
+	}
+	return h.state.Put(ctx, name, nil)
+}
+
 // look tells whether the source is paused, and what is closed when that changes.
 func (h *sourceHold) look() (held bool, changed <-chan struct{}) {
 	h.mu.Lock()
@@ -133,7 +141,8 @@ func (a *App) Sources() []api.Source {
 }
 
 // PauseSource lets a source rest: it ends what is in flight and takes nothing, its
-// path answers 503. That lasts over restarts, until ResumeSource.
+// path answers 503. That lasts over restarts, until ResumeSource or until a reload takes
+// the source out of the config.
 func (a *App) PauseSource(ctx context.Context, name, note string) error {
 	return a.holdSource(ctx, name, &dispatch.Hold{Reason: dispatch.HoldPaused, Note: note, Since: time.Now()})
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -115,7 +116,25 @@ func (a *App) swapSources(next map[string]*source) {
 	limit, cancel := context.WithTimeout(context.Background(), time.Duration(a.Config().Server.DrainTimeout))
 	defer cancel()
 	a.endSources(limit, gone)
+	for name, s := range gone {
+		if next[name] == nil {
+			a.forgetSource(limit, s)
+		}
+	}
 	startAll(next, func(*source) bool { return true })
+}
+
+// forgetSource removes what is kept of a source that is not in the config any more: one
+// that is added under its name later is another.
+func (a *App) forgetSource(ctx context.Context, s *source) {
+	a.metrics.forget(s.name)
+	err := s.hold.forget(ctx, s.name)
+	if f, ok := s.run.(sources.Forgetter); ok && s.over() {
+		err = errors.Join(err, f.Forget(ctx))
+	}
+	if err != nil {
+		s.log.Error("cannot forget a source that was removed: one that is added under its name may be paused, or go on where this one was", "err", err)
+	}
 }
 
 // endSources ends sources, and waits for them until ctx ends.

@@ -3,8 +3,10 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -239,6 +241,64 @@ func TestSwapSources(t *testing.T) {
 		mu.Unlock()
 		a.endSources(t.Context(), next)
 	})
+}
+
+// forgetfulSource notes what is asked of it.
+type forgetfulSource struct {
+	runFunc
+	forgot *bool
+}
+
+func (f forgetfulSource) Forget(context.Context) error {
+	*f.forgot = true
+	return nil
+}
+
+// Of a source that is taken out nothing counts for another of its name; one that is
+// changed stays as it is.
+func TestForgetSource(t *testing.T) {
+	t.Parallel()
+	store := memlog.New(memlog.Options{})
+	t.Cleanup(func() { _ = store.Close() })
+	a := &App{log: silent(), metrics: newMetrics("test")}
+	a.view.Store(&api.View{Config: &config.Config{Server: config.Server{DrainTimeout: value.Duration(time.Minute)}}})
+	open := func(name string, forgot *bool) *source {
+		s := newSource(name, "k", silent())
+		s.run = forgetfulSource{func(ctx context.Context) error { <-ctx.Done(); return nil }, forgot}
+		s.hold.state = sourceState{store, holdPrefix}
+		mustBe(t, s.hold.load(t.Context(), name))
+		a.metrics.restarts.WithLabelValues(name).Inc()
+		a.metrics.observe(name)(sources.Accepted, 1)
+		return s
+	}
+	var changed, removed bool
+	a.swapSources(map[string]*source{"changed": open("changed", &changed), "removed": open("removed", &removed)})
+	for _, name := range []string{"changed", "removed"} {
+		mustBe(t, a.PauseSource(t.Context(), name, "wait"))
+	}
+	a.swapSources(map[string]*source{"changed": open("changed", &changed)})
+	if changed || !removed {
+		t.Errorf("forgotten: changed %v, removed %v", changed, removed)
+	}
+	if again := open("changed", &changed); !again.hold.held() {
+		t.Error("a source that was changed is not paused any more")
+	}
+	families, err := a.metrics.registry.Gather()
+	mustBe(t, err)
+	if text := fmt.Sprint(families); strings.Contains(text, `"removed"`) || !strings.Contains(text, `"changed"`) {
+		t.Errorf("the series are %s", text)
+	}
+	if again := open("removed", &removed); again.hold.held() {
+		t.Error("a source that was removed is still paused when it comes back")
+	}
+	a.endSources(t.Context(), a.sources)
+}
+
+func mustBe(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestLimitListener(t *testing.T) {

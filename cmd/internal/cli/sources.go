@@ -137,7 +137,8 @@ func newSourcesPauseCommand(e *env) *cobra.Command {
 		Use:   "pause NAME",
 		Short: "Let a source rest: it takes nothing until it is resumed.",
 		Long: `Let a source rest: it ends what is in flight and takes nothing more, across restarts of
-the server. A path answers 503; a stream is not read, and goes on later where it was.`,
+the server. A path answers 503; a stream is not read, and goes on later where it was. A
+reload that takes the source out of the config ends the pause too.`,
 		Example: `  sluice sources pause clicks --note "topic is being rebuilt"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
