@@ -18,7 +18,8 @@ import (
 // event.
 type S3Serve struct {
 	Buckets     []string       `yaml:"buckets" doc:"The buckets there are. Clients can neither make nor remove one."`
-	Listen      string         `yaml:"listen" doc:"The address to listen on. The default is 127.0.0.1:8485."`
+	Listen      string         `yaml:"listen" doc:"The address to listen on. The default is 127.0.0.1:8485. Buckets stand in the path, such as /uploads/key; see domain."`
+	Domain      string         `yaml:"domain" doc:"The name that clients know the endpoint by, such as s3.example.com. Then a bucket may also stand before it, as in uploads.s3.example.com: SDKs do that with an endpoint that has a name, unless they are told to use path style. The names below it have to lead here too, and a certificate has to be for *.s3.example.com as well."`
 	Credentials []S3Credential `yaml:"credentials" doc:"Who may call. Requests that none of them signed are refused."`
 	TLS         S3TLS          `yaml:"tls" doc:"Speak HTTPS with this certificate. Its files are read again when they have changed: new connections get what they hold then."`
 	Limits      S3Limits       `yaml:"limits" doc:"What clients may ask of the server."`
@@ -96,6 +97,9 @@ func (s *S3Serve) Validate() value.Faults {
 			faults.Add("listen", "is no address: write a host and a port, such as 127.0.0.1:8485")
 		}
 	}
+	if s.Domain != "" && !isDomain(s.Domain) {
+		faults.Add("domain", "%q is not the name of a host: write one such as s3.example.com, without a port", s.Domain)
+	}
 	if (s.TLS.Cert == "") != (s.TLS.Key == "") {
 		faults.Add("tls", "needs both cert and key")
 	}
@@ -115,6 +119,16 @@ func (s *S3Serve) Validate() value.Faults {
 		}
 	}
 	return faults
+}
+
+// isDomain tells whether buckets can stand before a name. Before an address they cannot.
+func isDomain(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	return len(name) < 190 && net.ParseIP(name) == nil
 }
 
 func (s *S3Serve) validateBuckets() value.Faults {

@@ -44,6 +44,8 @@ func TestS3ServeValidate(t *testing.T) {
 		"credentials[0].secret_key":         func(s *sources.S3Serve) { s.Credentials[0].SecretKey = value.Secret{} },
 		"credentials[1].access_key":         func(s *sources.S3Serve) { s.Credentials = append(s.Credentials, s.Credentials[0]) },
 		"serve.listen":                      func(s *sources.S3Serve) { s.Listen = "localhost" },
+		`"10.0.0.1" is not the name`:        func(s *sources.S3Serve) { s.Domain = "10.0.0.1" },
+		`"s3.example.com:80" is not the`:    func(s *sources.S3Serve) { s.Domain = "s3.example.com:80" },
 		"serve.tls":                         func(s *sources.S3Serve) { s.TLS.Cert = "cert.pem" },
 		"serve.limits":                      func(s *sources.S3Serve) { s.Limits.Object = -1 },
 		"serve.retain":                      func(s *sources.S3Serve) { s.Retain.Age = -1 },

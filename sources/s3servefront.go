@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,6 +31,7 @@ import (
 type s3Front struct {
 	library http.Handler
 	keys    map[string]value.Secret
+	domain  string // that buckets may stand before, or ""
 	limits  S3Limits
 	log     *slog.Logger
 	observe func(Outcome, int)
@@ -50,6 +53,7 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(r, refusal.HTTPStatusCode, refusal.Code, refusal.Description)
 		return
 	}
+	r = f.pathStyle(r) // after the signature, which is for the path and the host as they were sent
 	if err := checkRequest(r); err != nil {
 		f.observe(Invalid, 1)
 		a.failWith(r, err)
@@ -78,6 +82,23 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *s3Front) lookUp(accessKey string) (string, bool) {
 	secret, ok := f.keys[accessKey]
 	return secret.Value(), ok
+}
+
+// pathStyle is the request with its bucket in the path, wherever the client wrote it.
+func (f *s3Front) pathStyle(r *http.Request) *http.Request {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	bucket, below := strings.CutSuffix(strings.ToLower(host), "."+f.domain)
+	if f.domain == "" || !below {
+		return r
+	}
+	moved := *r
+	moved.URL = new(url.URL)
+	*moved.URL = *r.URL
+	moved.URL.Path, moved.URL.RawPath = "/"+bucket+r.URL.Path, ""
+	return &moved
 }
 
 // checkRequest refuses what the library would take and should not.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,7 +140,7 @@ func (s *s3Server) serve(ctx context.Context, listener net.Listener, library htt
 	// A request that outlives the drain still ends before the database is closed.
 	var under sync.WaitGroup
 	front := &s3Front{
-		library: library, keys: s.keys, limits: s.set.Limits, log: s.env.Log, observe: s.env.observe,
+		library: library, keys: s.keys, domain: strings.ToLower(s.set.Domain), limits: s.set.Limits, log: s.env.Log, observe: s.env.observe,
 		warn: rate.Sometimes{Interval: time.Minute},
 	}
 	server := &http.Server{
