@@ -77,12 +77,13 @@ func TestProcessKafkaSinkLogin(t *testing.T) {
 }
 
 // TestProcessKafkaSinkOutage ends the broker as a crash does while events are
-// published: all of them are in the topic in the end.
+// published, and then Sluice, while they wait and while it writes them: all of them are
+// in the topic in the end.
 func TestProcessKafkaSinkOutage(t *testing.T) {
 	t.Parallel()
 	k := newKafkaServer(t)
 	k.create(3, "out")
-	sections := fmt.Sprintf("sinks:\n  log: {kafka: {brokers: [%q], topic: out}, batch: {max: 50}, breaker: {probe_max: 2s}, retry: {schedule: [500ms, 1s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s]}}\n", k.plain) +
+	sections := fmt.Sprintf("sinks:\n  log: {kafka: {brokers: [%q], topic: out}, batch: {max: 50}, breaker: {probe_max: 2s}, retry: {budget: 10000, schedule: [500ms, 1s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s, 2s]}}\n", k.plain) +
 		fmt.Sprintf(everythingTo, "log")
 	p := newProgram(t, t.TempDir(), "", sections)
 	p.start()
@@ -91,14 +92,18 @@ func TestProcessKafkaSinkOutage(t *testing.T) {
 	k.kill()
 	p.publishNumbers("during-", each)
 	p.until(30*time.Second, "the outage shows", func() bool { return strings.Contains(p.log.String(), "connection refused") })
+	p.kill() // with all of them in hand
+	p.start()
 	k.start()
 	p.publishNumbers("after-", each)
+	p.kill() // under way
+	p.start()
 	p.settled(2 * time.Minute)
 	seen, repeated := k.ids("out"), 0
 	for _, n := range seen {
 		repeated += n - 1
 	}
-	t.Logf("%d events published, one crash of Apache Kafka: %d in the topic, %d of them repeated", 3*each, len(seen), repeated)
+	t.Logf("%d events published, one crash of Apache Kafka and two of Sluice: %d in the topic, %d of them repeated", 3*each, len(seen), repeated)
 	if len(seen) != 3*each {
 		t.Errorf("%d events in the topic, want %d", len(seen), 3*each)
 	}
