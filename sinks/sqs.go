@@ -129,8 +129,9 @@ func (s *sqsSink) send(ctx context.Context, ds []Delivery) []error {
 	failed := make([]error, len(ds))
 	var request []sqsMessage
 	size := 0
+	held := sqsHeld{groups: map[string]error{}}
 	flush := func() {
-		s.request(ctx, request, failed)
+		s.request(ctx, request, failed, &held)
 		request, size = request[:0], 0
 	}
 	for i := range ds {
@@ -154,29 +155,34 @@ const requestPatience = 30 * time.Second
 // request sends one request, and notes what failed. Of what the queue will never take,
 // maybe since its limit is lower than ours, it gets the halves: so the message that is
 // the reason ends up alone.
-func (s *sqsSink) request(ctx context.Context, messages []sqsMessage, failed []error) {
+func (s *sqsSink) request(ctx context.Context, messages []sqsMessage, failed []error, held *sqsHeld) {
+	if s.fifo {
+		messages = held.back(messages, failed)
+	}
 	if len(messages) == 0 {
 		return
 	}
 	whole := ctx.Err()
 	if whole != nil {
 		whole = s.verdict(ctx, whole)
-	} else if s.fifo {
-		whole = s.behind(messages, failed)
-	}
-	if whole == nil {
+	} else {
 		whole = s.post(ctx, messages, failed)
 	}
-	if whole == nil {
-		return
-	}
-	var e *Error
-	if n := len(messages); n > 1 && errors.As(whole, &e) && e.Permanent {
-		s.request(ctx, messages[:n/2], failed)
-		s.request(ctx, messages[n/2:], failed)
+	if n := len(messages); n > 1 && permanent(whole) {
+		s.request(ctx, messages[:n/2], failed, held)
+		s.request(ctx, messages[n/2:], failed, held)
 		return
 	}
 	for i := range messages {
-		failed[messages[i].at] = whole
+		if whole != nil {
+			failed[messages[i].at] = whole
+		}
 	}
+	held.note(messages, failed, whole)
+}
+
+// permanent tells an error that another attempt does not change.
+func permanent(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Permanent
 }

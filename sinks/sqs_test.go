@@ -352,6 +352,45 @@ func TestSQSSinkBatch(t *testing.T) {
 	}
 }
 
+// In a FIFO queue a message that failed holds back those of its group, and no others.
+func TestSQSSinkHoldsGroup(t *testing.T) {
+	t.Parallel()
+	far := newSQSFar(t)
+	s := sqsSettings(t, far.URL+"/1/q.fifo")
+	s.Group = "partitionkey"
+	sink := open(t, s).(sinks.BatchSink)
+	far.entryFault = func(body string) (string, bool) {
+		if strings.Contains(body, `"id":"3"`) {
+			return "InternalError", false
+		}
+		return "", false
+	}
+	var ds []sinks.Delivery
+	for i := range 30 {
+		e, err := bus.NewEvent([]bus.Attr{
+			{Name: "id", Value: strconv.Itoa(i)}, {Name: "source", Value: "/s"}, {Name: "type", Value: "made"},
+			{Name: "partitionkey", Value: fmt.Sprint("k", i%3)},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ds = append(ds, sinks.Delivery{Event: e, ID: e.ID(), Attempt: 1})
+	}
+	failed, err := sink.DeliverBatch(t.Context(), ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range failed {
+		// What is in the request with it, the server has taken or not by itself.
+		if want := i == 3 || i >= 10 && i%3 == 0; (err != nil) != want {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+	if got, requests := far.take(); len(got) != 23 || !slices.Equal(requests, []int{10, 7, 7}) {
+		t.Errorf("%d messages were taken, in requests of %v", len(got), requests)
+	}
+}
+
 // In a FIFO queue nothing is sent after a request that failed.
 func TestSQSSinkKeepsOrder(t *testing.T) {
 	t.Parallel()

@@ -168,16 +168,39 @@ func (s *sqsSink) post(ctx context.Context, messages []sqsMessage, failed []erro
 	return nil
 }
 
-// behind is the error of messages in a FIFO queue that would overtake one of their
-// groups which failed.
-func (s *sqsSink) behind(messages []sqsMessage, failed []error) error {
-	for _, err := range failed[:messages[0].at] {
-		var e *Error
-		if err != nil && (!errors.As(err, &e) || !e.Permanent) {
-			return fmt.Errorf("not sent, since a message before it failed: %w", err)
+// sqsHeld is what of a call is not sent to a FIFO queue any more: it would overtake what
+// failed and comes again.
+type sqsHeld struct {
+	all    error            // why a whole request failed: the next one would, too
+	groups map[string]error // why a message failed, by its group
+}
+
+// note takes in what became of a request.
+func (h *sqsHeld) note(messages []sqsMessage, failed []error, whole error) {
+	if whole != nil && !permanent(whole) {
+		h.all = whole
+	}
+	for i := range messages {
+		if err := failed[messages[i].at]; err != nil && !permanent(err) {
+			h.groups[sdk.ToString(messages[i].entry.MessageGroupId)] = err
 		}
 	}
-	return nil
+}
+
+// back gives those of messages that may be sent; the others get their error.
+func (h *sqsHeld) back(messages []sqsMessage, failed []error) (rest []sqsMessage) {
+	for i := range messages {
+		err := h.all
+		if err == nil {
+			err = h.groups[sdk.ToString(messages[i].entry.MessageGroupId)]
+		}
+		if err == nil {
+			rest = append(rest, messages[i])
+			continue
+		}
+		failed[messages[i].at] = fmt.Errorf("not sent, since a message before it failed: %w", err)
+	}
+	return rest
 }
 
 // verdict is the error of a whole request in the terms of the bus's policy.
