@@ -18,7 +18,7 @@ import (
 
 // File are the settings of the file sink.
 type File struct {
-	Path   string `yaml:"path" doc:"The file to append to, one JSON CloudEvent a line. Its directory is made."`
+	Path   string `yaml:"path" doc:"The file to append to, one JSON CloudEvent a line; what a transform makes of one stands in its place, a text as a JSON string. Its directory is made."`
 	Rotate Rotate `yaml:"rotate" doc:"When a new file is begun, and what becomes of the old ones."`
 	Sync   string `yaml:"sync" enum:"always,never" doc:"When lines are forced to disk: always before a delivery counts, all that wait at once; or never, which a power loss can undo."`
 
@@ -117,7 +117,7 @@ func (s *fileSink) Deliver(ctx context.Context, d Delivery) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	line := &fileLine{ctx: ctx, text: printed(d), done: make(chan error, 1)}
+	line := &fileLine{ctx: ctx, text: lineOf(d), done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -149,6 +149,29 @@ func filesIn(t *testing.T, dir string) []string {
 }
 
 // TestFileGroups counts: those that wait while the disk is busy share one sync.
+// What a transform makes of an event is one line of JSON too, whatever it is.
+func TestFileTransformed(t *testing.T) {
+	t.Parallel()
+	s := fileSettings(t)
+	sink := open(t, s)
+	for _, p := range []sinks.Payload{
+		{Body: []byte("line 1\nline 2\r\n\"<é>\" \\ \x01"), ContentType: "text/plain"},
+		{Body: []byte("{\"a\":\n1}"), ContentType: "application/json"},
+		{Body: []byte{}, ContentType: "text/plain"},
+		{ContentType: "text/plain"}, // the event itself, with headers that a file has not
+	} {
+		d := numberedDelivery(t, 7)
+		d.Payload = &p
+		if err := sink.Deliver(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := `"line 1\nline 2\r\n\"<é>\" \\ \u0001"` + "\n" + `{"a": 1}` + "\n" + `""` + "\n" + `{"specversion":"1.0","id":"7","source":"/s","type":"t"}` + "\n"
+	if got, err := os.ReadFile(s.Path); err != nil || string(got) != want {
+		t.Errorf("the file holds\n%s, want\n%s (%v)", got, want, err)
+	}
+}
+
 func TestFileGroups(t *testing.T) {
 	t.Parallel()
 	var syncs atomic.Int64

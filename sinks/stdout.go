@@ -1,7 +1,9 @@
 package sinks
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -60,6 +62,19 @@ func (s *stdoutSink) Deliver(ctx context.Context, d Delivery) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// lineOf is what a file has of a delivery, whose lines are JSON each: of a text that a
+// transform made, the text as a JSON string.
+func lineOf(d Delivery) []byte {
+	if d.Payload == nil || d.Payload.Body == nil || bus.IsJSON(d.Payload.ContentType) {
+		return printed(d)
+	}
+	var line bytes.Buffer
+	encoder := json.NewEncoder(&line)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(string(d.Payload.Body)) // a string always has a form, and a buffer takes it
+	return line.Bytes()
 }
 
 // printed is what is written of a delivery: what a transform made of the event, or
