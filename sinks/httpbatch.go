@@ -26,17 +26,34 @@ import (
 func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
 	var answer []byte
 	err := s.post(s.newBatch(ctx, ds), func(res *http.Response) (err error) {
-		answer, err = io.ReadAll(io.LimitReader(res.Body, int64(s.maxAnswer)+1))
+		answer, err = readBatchAnswer(res.Body, s.maxAnswer)
 		return err
 	})
 	if err != nil || len(answer) == 0 {
 		return nil, err
 	}
-	if len(answer) > s.maxAnswer && isObject(answer) {
-		return nil, fmt.Errorf("the answer is larger than the %s of max_answer, and the rest of it may say which events failed: "+
-			"let the function answer with batchItemFailures alone, or raise max_answer", value.Bytes(s.maxAnswer))
-	}
 	return partial(s.mask(answer), ds)
+}
+
+// maxBatchAnswer is how much is read of an answer that may say which events failed:
+// more than a function of AWS Lambda can answer with.
+const maxBatchAnswer = 8 << 20
+
+// readBatchAnswer reads an answer to a batch: of an object all of it, since the events
+// that failed may be named anywhere in it, and of others the start. The events of an
+// answer that is too large for that may have been done: to send them again and again
+// would do them so often, and to count them as delivered could lose those that failed.
+func readBatchAnswer(body io.Reader, most int) ([]byte, error) {
+	answer, err := io.ReadAll(io.LimitReader(body, int64(most)+1))
+	if err != nil || len(answer) <= most || !isObject(answer) {
+		return answer, err
+	}
+	rest, err := io.ReadAll(io.LimitReader(body, int64(maxBatchAnswer-len(answer)+1)))
+	if answer = append(answer, rest...); err == nil && len(answer) > maxBatchAnswer {
+		err = Permanent(fmt.Errorf("the answer is larger than %s, and the rest of it may say which events failed: "+
+			"let the function answer with batchItemFailures alone, and see which of these it has done", value.Bytes(maxBatchAnswer)))
+	}
+	return answer, err
 }
 
 // isObject tells whether an answer begins as a JSON object does, in which

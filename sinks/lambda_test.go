@@ -301,7 +301,8 @@ func TestLambdaBatch(t *testing.T) {
 			{`null`, "", ""},
 			{``, "", ""},
 			{`{"batchItemFailures":[{"itemIdentifier":"x"}]}`, "", "no event of the batch"},
-			{`{"log":"` + strings.Repeat("x", 1<<20) + `","batchItemFailures":[{"itemIdentifier":"1"}]}`, "", "answer with batchItemFailures alone"},
+			{`{"log":"` + strings.Repeat("x", 1<<20) + `","batchItemFailures":[{"itemIdentifier":"1"}]}`, "1", ""},
+			{`{"log":"` + strings.Repeat("x", 8<<20) + `","batchItemFailures":[{"itemIdentifier":"1"}]}`, "", "answer with batchItemFailures alone"},
 		} {
 			answer = c.answer
 			failed, err := sink.DeliverBatch(t.Context(), ds)

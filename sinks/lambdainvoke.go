@@ -66,13 +66,9 @@ func eventsIn(body []byte) string {
 // DeliverBatch is BatchSink.DeliverBatch: one invocation. An answer that is an object
 // with batchItemFailures names the events that failed by their id.
 func (s *lambdaSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
-	answer, err := s.invoke(ctx, s.batch(ds), "", true)
+	answer, err := s.invoke(ctx, s.batch(ds), "", readBatchAnswer)
 	if err != nil || !s.wait {
 		return nil, err
-	}
-	if len(answer) > maxReply && isObject(answer) {
-		return nil, fmt.Errorf("the answer is larger than %d bytes, and the rest of it may say which events failed: "+
-			"let the function answer with batchItemFailures alone", maxReply)
 	}
 	return partial(s.http.mask(answer), ds)
 }
@@ -83,12 +79,23 @@ func (s *lambdaSink) deliver(ctx context.Context, d Delivery, wanted bool) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return s.invoke(ctx, body, clientContext(d), wanted)
+	var read answerReader
+	if wanted {
+		read = readReply
+	}
+	return s.invoke(ctx, body, clientContext(d), read)
 }
 
-// invoke calls the function, and returns its answer, or the start of one that is
-// larger than maxReply, when that is wanted.
-func (s *lambdaSink) invoke(ctx context.Context, payload []byte, about string, wanted bool) ([]byte, error) {
+// answerReader reads an answer, or the first most bytes of it and one more.
+type answerReader func(body io.Reader, most int) ([]byte, error)
+
+func readReply(body io.Reader, most int) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(body, int64(most)+1))
+}
+
+// invoke calls the function, and returns its answer as read gives it; without read it
+// is not wanted.
+func (s *lambdaSink) invoke(ctx context.Context, payload []byte, about string, read answerReader) ([]byte, error) {
 	req := s.http.request.WithContext(ctx)
 	req.Header = http.Header{
 		"User-Agent": {userAgent()}, "Content-Type": {"application/json"}, headerInvocation: {"Event"},
@@ -108,13 +115,16 @@ func (s *lambdaSink) invoke(ctx context.Context, payload []byte, about string, w
 	switch good := res.StatusCode >= 200 && res.StatusCode < 300; {
 	case !good:
 		return nil, s.refused(res)
-	case failed == "" && !wanted:
+	case failed == "" && read == nil:
 		s.http.drain(res)
 		return nil, nil
 	}
 	defer res.Body.Close() //nolint:errcheck // nothing is lost: the answer was read
 	// The body counts now: an answer of which a part is missing is none.
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
+	if failed != "" {
+		read = readReply
+	}
+	answer, err := read(res.Body, maxReply)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reading the answer of %s: %w", s.http.where, err)
