@@ -21,6 +21,10 @@ import (
 )
 
 // Kafka are the settings of the kafka sink.
+//
+// It writes with kafka-go: what made the source take franz-go is about reading only, see
+// sources.Kafka. Of kafka-go it uses the transport and produce requests, and not the
+// Writer: each record has a verdict of its own, and nothing is kept beyond the call.
 type Kafka struct {
 	kafka.Connection `yaml:",inline"`
 

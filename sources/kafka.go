@@ -20,6 +20,12 @@ import (
 )
 
 // Kafka are the settings of the kafka source.
+//
+// It reads with franz-go and not with kafka-go, which the sink writes with. As a reader
+// kafka-go v0.4.51 invents and loses: it hands out the control markers of transactions
+// as records, takes an offset that the coordinator failed to look up for one that was
+// never committed, and so begins anew or skips what is there, and decompresses a batch
+// without a bound.
 type Kafka struct {
 	kafka.Connection `yaml:",inline"`
 
