@@ -314,6 +314,33 @@ func (d *Dispatcher) openReceipt(ctx context.Context, receipt string, patient bo
 	return d.openLease(ctx, id, token, patient)
 }
 
+// CheckReceipts fails when a receipt is of another queue, or the queue is none: that is
+// a mistake of who asks, and hides others. Whether a receipt is good it does not tell.
+func (d *Dispatcher) CheckReceipts(queue string, receipts ...string) error {
+	held := false // a queue that a reload has taken out may have messages in hand, and come back
+	for i, receipt := range receipts {
+		id, _, err := d.readReceipt(receipt)
+		if err != nil {
+			continue
+		}
+		switch sink := d.LeaseSink(id); sink {
+		case "":
+		case queue:
+			held = true
+		default:
+			return fmt.Errorf("receipts[%d]: %w %q: name the queue that the message was received from", i, ErrOtherQueue, queue)
+		}
+	}
+	if held {
+		return nil
+	}
+	_, err := d.queueNamed(queue)
+	return err
+}
+
+// ErrOtherQueue is a receipt of another queue than was named.
+var ErrOtherQueue = errors.New("the receipt is not of the queue")
+
 // closedFor says for each of some receipts that the bus is stopping.
 func closedFor(errs []error) []error {
 	for i := range errs {

@@ -132,43 +132,6 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// A message that is put off for hours is seen when those are over, after a restart
-// too, and has not been received meanwhile.
-func TestQueuePutOff(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		store := memlog.New(memlog.Options{})
-		table := func() dispatch.Table { return one(t, queueSpec(t, "q", nil, nil)) }
-		d := start(t, store, table())
-		d.publish("3h", "12h", "year")
-		for _, m := range d.receive(3) {
-			after := map[string]time.Duration{"3h": 3 * time.Hour, "12h": 12 * time.Hour, "year": 365 * 24 * time.Hour}[m.Event.ID()]
-			if errs := d.Nack(t.Context(), after, m.Receipt); errs[0] != nil {
-				t.Fatal(errs)
-			}
-		}
-		pass(2 * time.Hour)
-		d.stop()
-		d = start(t, store.Restart(), table())
-		defer d.stop()
-		pass(59 * time.Minute)
-		if got := d.receive(10); len(got) != 0 {
-			t.Errorf("received before its time: %v", eventIDs(got))
-		}
-		pass(time.Minute)
-		got := d.receive(10)
-		if !slices.Equal(eventIDs(got), []string{"3h"}) || got[0].Receives != 2 {
-			t.Fatalf("after three hours: %+v", got)
-		}
-		d.ack(got...)
-		pass(9 * time.Hour)
-		if got = d.receiveAll(); !slices.Equal(eventIDs(got), []string{"12h", "year"}) {
-			t.Fatalf("after twelve hours: %v", eventIDs(got))
-		}
-		d.ack(got...)
-		d.settled()
-	})
-}
-
 // A message that is received too often becomes a dead letter, with every receive.
 func TestQueueMaxReceives(t *testing.T) {
 	bubble(t, func(t *testing.T) {

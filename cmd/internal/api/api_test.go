@@ -186,6 +186,15 @@ func testQueues(t *testing.T, n *apptest.Node) {
 		Failed []struct{ Receipt, Error string }
 	}
 	one, two := got.Messages[0].Receipt, got.Messages[1].Receipt
+	for _, verb := range []string{"ack", "nack", "extend"} {
+		body := `{"receipts": ["nonsense", "` + one + `"], "visibility": "5m"}`
+		if a := n.Do("POST", "/api/v1/queues/hook/"+verb, body); a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), `receipts[1]: the receipt is not of the queue \"hook\"`) {
+			t.Errorf("%s at another queue: %d %s", verb, a.Status, a.Body)
+		}
+		if a := n.Do("POST", "/api/v1/queues/hook/"+verb, `{"receipts": ["nonsense"], "visibility": "5m"}`); a.Status != http.StatusNotFound {
+			t.Errorf("%s at what is no queue: %d %s", verb, a.Status, a.Body)
+		}
+	}
 	if n.Post("/api/v1/queues/jobs/extend", `{"receipts": ["`+one+`"], "visibility": "5m"}`, &ended); ended.Done != 1 {
 		t.Errorf("extend: %+v", ended)
 	}
