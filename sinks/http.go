@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/bus"
@@ -106,6 +108,8 @@ func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
 		signer:     newStandardSigner(s.Sign),
 		secrets:    s.secrets(),
 		help:       s.help(),
+		log:        env.logger(),
+		leaseless:  &sync.Once{},
 	}
 	if sink.credential, err = s.credential(env); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
@@ -221,6 +225,8 @@ type httpSink struct {
 	credential credential
 	consent    *consent
 	warmer     *warmer
+	log        *slog.Logger
+	leaseless  *sync.Once // of the hint that leaseIn logs
 }
 
 // Deliver is Sink.Deliver.

@@ -26,6 +26,7 @@ import (
 func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
 	var answer []byte
 	err := s.post(s.newBatch(ctx, ds), func(res *http.Response) (err error) {
+		s.leaseIn(res, false, "a lease is of one event: leave batch out, and write lease")
 		answer, err = readBatchAnswer(res.Body, s.maxAnswer)
 		return err
 	})

@@ -32,7 +32,7 @@ func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err 
 	}
 	err = s.post(req, func(res *http.Response) error {
 		a.Status, a.ContentType = res.StatusCode, res.Header.Get("Content-Type")
-		if lease := res.Header.Get(headerLease); lease != "" && d.Ask.Lease != nil && res.StatusCode == http.StatusAccepted {
+		if lease := s.leaseIn(res, d.Ask.Lease != nil, "write lease beside http, with the most time that it may take"); lease != "" {
 			if a.Lease, err = leaseOf(lease); err != nil {
 				return Permanent(err)
 			}
@@ -69,6 +69,23 @@ func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err 
 // start is as much of an answer's body as is kept. Secrets are taken out before: half
 // of one would not be found.
 func start(body []byte) []byte { return body[:min(len(body), MaxAnswerBody)] }
+
+// leaseIn is the lease that an answer asks for. Where the sink gives none, the delivery
+// counts as made, and how the job ends can never be told: the first time the log says
+// so, with what to do.
+func (s *httpSink) leaseIn(res *http.Response, given bool, hint string) string {
+	lease := res.Header.Get(headerLease)
+	if lease == "" || res.StatusCode != http.StatusAccepted {
+		return ""
+	}
+	if given {
+		return lease
+	}
+	s.leaseless.Do(func() {
+		s.log.Warn("the function asks for a lease, and the sink gives none: its deliveries count as made, and a job that fails is not done again: "+hint, "host", s.where)
+	})
+	return ""
+}
 
 // leaseOf reads the header Sluice-Lease.
 func leaseOf(text string) (time.Duration, error) {
