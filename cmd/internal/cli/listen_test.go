@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sluice/cmd/internal/api"
 )
@@ -147,8 +148,13 @@ func TestListenWithoutSubscription(t *testing.T) {
 	go func() {
 		code <- run(ctx, []string{"listen", "--forward", "http://127.0.0.1:1", "--expires", "10ms"}, r.env)
 	}()
+	late := time.After(20 * time.Second)
 	for range 3 {
-		<-s.renewed
+		select {
+		case <-s.renewed:
+		case <-late:
+			t.Fatal("it is not asked again")
+		}
 	}
 	cancel()
 	if got := <-code; got != exitOK || !s.ended {
