@@ -24,7 +24,9 @@ import (
 func (e *endpoint) named(name string, rewrite func(*http.Request)) *s3.Client {
 	addr := sources.S3Addr(e.src)
 	_, port, _ := net.SplitHostPort(addr)
-	dial := func(ctx context.Context, network, _ string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, network, addr) }
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
 	transport := &http.Transport{DialContext: dial}
 	e.t.Cleanup(transport.CloseIdleConnections)
 	return clientOf("http://"+name+":"+port, serveAccess, serveSecret, func(o *s3.Options) {
