@@ -29,15 +29,16 @@ import (
 type Kafka struct {
 	kafka.Connection `yaml:",inline"`
 
-	Topics         []string       `yaml:"topics" doc:"The topics to read. One that does not exist yet is read once it does."`
-	Group          string         `yaml:"group" doc:"The consumer group: its members share the partitions, and it is where the broker keeps how far they are."`
-	Start          string         `yaml:"start" enum:"first,last" doc:"Where to begin in a partition that the group never read: first, with all that is there, or last, with what comes from now on."`
-	Isolation      string         `yaml:"isolation" enum:"read_uncommitted,read_committed" doc:"read_committed waits for the end of a transaction and leaves out what was aborted."`
-	Type           string         `yaml:"type" doc:"The type of events made of records that are no CloudEvents. That of a tombstone has .tombstone appended."`
-	Source         string         `yaml:"source" doc:"The source of such events; the topic is appended. Default: kafka:// and the id of the cluster."`
-	ContentType    string         `yaml:"content_type" doc:"The datacontenttype of such events. Default: the header content-type; else application/json for JSON and application/octet-stream for the rest."`
-	MaxBytes       value.Bytes    `yaml:"max_bytes" doc:"How much one fetch may bring. At most five such fetches are in memory; a batch of the broker that is larger is taken whole."`
-	SessionTimeout value.Duration `yaml:"session_timeout" doc:"How long the broker waits for a sign of life before others get the partitions."`
+	Topics         []string          `yaml:"topics" doc:"The topics to read. One that does not exist yet is read once it does."`
+	Group          string            `yaml:"group" doc:"The consumer group: its members share the partitions, and it is where the broker keeps how far they are."`
+	Start          string            `yaml:"start" enum:"first,last" doc:"Where to begin in a partition that the group never read: first, with all that is there, or last, with what comes from now on."`
+	Isolation      string            `yaml:"isolation" enum:"read_uncommitted,read_committed" doc:"read_committed waits for the end of a transaction and leaves out what was aborted."`
+	Type           string            `yaml:"type" doc:"The type of events made of records that are no CloudEvents. That of a tombstone has .tombstone appended."`
+	Source         string            `yaml:"source" doc:"The source of such events; the topic is appended. Default: kafka:// and the id of the cluster."`
+	ContentType    string            `yaml:"content_type" doc:"The datacontenttype of such events. Default: the header content-type; else application/json for JSON and application/octet-stream for the rest."`
+	Headers        map[string]string `yaml:"headers" doc:"Headers that become attributes of such events, by name, such as X-Tenant: tenant; what is no text becomes base64. One whose name is that of an extension attribute already is kept under it, the others are left out."`
+	MaxBytes       value.Bytes       `yaml:"max_bytes" doc:"How much one fetch may bring. At most five such fetches are in memory; a batch of the broker that is larger is taken whole."`
+	SessionTimeout value.Duration    `yaml:"session_timeout" doc:"How long the broker waits for a sign of life before others get the partitions."`
 }
 
 // NewKafka returns the settings with their defaults.
@@ -85,9 +86,14 @@ func (s *Kafka) Validate() value.Faults {
 	if s.MaxBytes < 1<<10 || s.MaxBytes > 1<<30 {
 		faults.Add("max_bytes", "is out of range: write 1KiB to 1GiB")
 	}
-	m := kafkaMapping{source: s.sourceOf("cluster"), typ: s.Type, contentType: s.ContentType}
+	m := s.mapping("cluster")
 	_, err := m.event(&kgo.Record{Topic: "topic", Value: []byte("{}")})
+	faults = append(faults, headerFaults(s.Headers)...)
 	return append(faults, sampleFaults(s.ContentType, err)...)
+}
+
+func (s *Kafka) mapping(cluster string) kafkaMapping {
+	return kafkaMapping{source: s.sourceOf(cluster), typ: s.Type, contentType: s.ContentType, headers: newHeaderNames(s.Headers)}
 }
 
 // sourceOf is the source of plain events, without the topic.
@@ -197,7 +203,7 @@ func (s *kafkaSource) Run(ctx context.Context, pub bus.Publisher) error {
 	beside(&asking, fail, func() { lag.follow(within, client) })
 	run := &kafkaRun{
 		source: s, client: client, watch: watch, owned: owned, lag: lag, feed: feed{&s.env, pub},
-		mapping: kafkaMapping{source: s.settings.sourceOf(cluster), typ: s.settings.Type, contentType: s.settings.ContentType},
+		mapping: s.settings.mapping(cluster),
 	}
 	if err := run.loop(within); err != nil || ctx.Err() != nil {
 		return err

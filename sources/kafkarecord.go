@@ -1,7 +1,6 @@
 package sources
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,6 +24,7 @@ type kafkaMapping struct {
 	source      string // of plain records, without the topic
 	typ         string // the same
 	contentType string // the same; "" to find out
+	headers     headerNames
 }
 
 const (
@@ -127,7 +127,7 @@ func (m *kafkaMapping) plain(r *kgo.Record, contentType string) (bus.Event, erro
 		bus.Attr{Name: "time", Value: recordTime(r).UTC().Format(time.RFC3339Nano)},
 	)
 	if len(r.Key) > 0 {
-		key := keyText(r.Key)
+		key := attributeText(r.Key)
 		attrs = append(attrs, bus.Attr{Name: keyAttribute, Value: key}, bus.Attr{Name: "subject", Value: key})
 	}
 	if len(r.Value) > 0 {
@@ -135,10 +135,8 @@ func (m *kafkaMapping) plain(r *kgo.Record, contentType string) (bus.Event, erro
 	}
 	own := len(attrs)
 	for i := range r.Headers {
-		name, text := r.Headers[i].Key, string(r.Headers[i].Value)
-		taken := func(a bus.Attr) bool { return a.Name == name }
-		if isExtension(name) && isText(text) && !slices.ContainsFunc(attrs, taken) {
-			attrs = append(attrs, bus.Attr{Name: name, Value: text})
+		if made, ok := m.headers.of(r.Headers[i].Key, r.Headers[i].Value); ok {
+			attrs = appendNew(attrs, made)
 		}
 	}
 	e, err := bus.NewEvent(slices.Clone(attrs), r.Value)
@@ -180,14 +178,6 @@ func detect(data []byte) string {
 		return "application/json"
 	}
 	return "application/octet-stream"
-}
-
-// keyText is a key as an attribute: as it is where it is a text, else in base64.
-func keyText(key []byte) string {
-	if text := string(key); isText(text) {
-		return text
-	}
-	return base64.StdEncoding.EncodeToString(key)
 }
 
 // isText tells whether a text may be the value of an attribute (CloudEvents 1.0.2

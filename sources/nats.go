@@ -20,13 +20,14 @@ import (
 type NATS struct {
 	nats.Connection `yaml:",inline"`
 
-	JetStream   *NATSStream `yaml:"jetstream" doc:"Reads a stream of JetStream: every message at least once. Either this or subjects."`
-	Subjects    []string    `yaml:"subjects" doc:"Subscribes to subjects of core NATS, which keeps nothing: what is published while nobody listens, or faster than the bus takes it, is lost. A message that asks for a reply gets +ACK once it is durable."`
-	Queue       string      `yaml:"queue" doc:"The queue group of subjects: its members share the messages."`
-	Type        string      `yaml:"type" doc:"The type of events made of messages that are no CloudEvents."`
-	Source      string      `yaml:"source" doc:"The source of such events; the stream is appended, or the subject where there is none. Default: nats:// and the name of the cluster, or of this source where the server is in none."`
-	ContentType string      `yaml:"content_type" doc:"The datacontenttype of such events. Default: the header Content-Type; else application/json for JSON and application/octet-stream for the rest."`
-	MaxBytes    value.Bytes `yaml:"max_bytes" doc:"How much is in memory at most: of one fetch from a stream, or waiting of each of subjects. A single message that is larger is taken alone."`
+	JetStream   *NATSStream       `yaml:"jetstream" doc:"Reads a stream of JetStream: every message at least once. Either this or subjects."`
+	Subjects    []string          `yaml:"subjects" doc:"Subscribes to subjects of core NATS, which keeps nothing: what is published while nobody listens, or faster than the bus takes it, is lost. A message that asks for a reply gets +ACK once it is durable."`
+	Queue       string            `yaml:"queue" doc:"The queue group of subjects: its members share the messages."`
+	Type        string            `yaml:"type" doc:"The type of events made of messages that are no CloudEvents."`
+	Source      string            `yaml:"source" doc:"The source of such events; the stream is appended, or the subject where there is none. Default: nats:// and the name of the cluster, or of this source where the server is in none."`
+	ContentType string            `yaml:"content_type" doc:"The datacontenttype of such events. Default: the header Content-Type; else application/json for JSON and application/octet-stream for the rest."`
+	Headers     map[string]string `yaml:"headers" doc:"Headers that become attributes of such events, by name, such as X-Tenant: tenant; what is no text becomes base64. One whose name is that of an extension attribute already is kept under it, the others are left out."`
+	MaxBytes    value.Bytes       `yaml:"max_bytes" doc:"How much is in memory at most: of one fetch from a stream, or waiting of each of subjects. A single message that is larger is taken alone."`
 }
 
 // NATSStream is a stream of JetStream and the consumer to read it through.
@@ -82,6 +83,7 @@ func (s *NATS) Validate() value.Faults {
 	}
 	m := s.mapping("cluster")
 	_, err := m.plain(&natsMessage{subject: "a", id: "1", data: []byte("{}"), where: "a"}, "")
+	faults = append(faults, headerFaults(s.Headers)...)
 	return append(faults, sampleFaults(s.ContentType, err)...)
 }
 
@@ -111,7 +113,7 @@ func (s *NATS) mapping(cluster string) natsMapping {
 	if s.Source == "" {
 		source = "nats://" + cluster
 	}
-	return natsMapping{source: source, typ: s.Type, contentType: s.ContentType}
+	return natsMapping{source: source, typ: s.Type, contentType: s.ContentType, headers: newHeaderNames(s.Headers)}
 }
 
 // Open is Settings.Open.

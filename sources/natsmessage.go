@@ -27,6 +27,7 @@ type natsMapping struct {
 	source      string // of plain messages, without the stream or the subject
 	typ         string // the same
 	contentType string // the same; "" to find out
+	headers     headerNames
 }
 
 // natsMessage is one message with what it is known by.
@@ -143,9 +144,10 @@ func (m *natsMapping) plain(msg *natsMessage, contentType string) (bus.Event, er
 	if isText(msg.subject) {
 		attrs = append(attrs, bus.Attr{Name: "subject", Value: msg.subject})
 	}
-	for key, values := range msg.header {
-		if isExtension(key) && len(values) == 1 && isText(values[0]) {
-			attrs = append(attrs, bus.Attr{Name: key, Value: values[0]})
+	for _, key := range slices.Sorted(maps.Keys(msg.header)) {
+		values := msg.header[key]
+		if made, ok := m.headers.of(key, []byte(strings.Join(values, ","))); ok && (len(values) == 1 || made.Name != key) {
+			attrs = appendNew(attrs, made)
 		}
 	}
 	if len(msg.data) == 0 {

@@ -23,18 +23,19 @@ import (
 // other is mapped: its id is the MessageId, which stays the same when the message is
 // received again, its source sqs://host/account/queue, its time the SentTimestamp. Its
 // message attributes of the types String and Number become extensions where
-// CloudEvents allows the name; its MessageGroupId is partitionkey and subject, its
+// CloudEvents allows the name, and any as headers says; its MessageGroupId is partitionkey and subject, its
 // SequenceNumber sequence.
 type SQS struct {
 	aws.Queue   `yaml:",inline"`
-	Wait        value.Duration `yaml:"wait" doc:"How long a request waits for messages: 0 to 20s."`
-	Visibility  value.Duration `yaml:"visibility" doc:"How long others do not see a message that is in hand. It is extended for as long as that takes. When it is over, a message comes again that was in hand at a crash, or that the queue handed out at the very moment when the source stopped."`
-	MaxInFlight int            `yaml:"max_in_flight" doc:"The most messages in hand, received and not deleted yet."`
-	MaxBytes    value.Bytes    `yaml:"max_bytes" doc:"How many bytes of messages in hand are enough: no more are asked for at a time while there are as many."`
-	Unwrap      string         `yaml:"unwrap" enum:"none,sns" doc:"sns: of a notification of Amazon SNS only the message becomes the data; none: the body as it came."`
-	Source      string         `yaml:"source" doc:"The source of messages that are no CloudEvents, in place of sqs://host/account/queue."`
-	Type        string         `yaml:"type" doc:"The type of messages that are no CloudEvents."`
-	ContentType string         `yaml:"content_type" doc:"The content type of messages that are no CloudEvents; found out when left out."`
+	Wait        value.Duration    `yaml:"wait" doc:"How long a request waits for messages: 0 to 20s."`
+	Visibility  value.Duration    `yaml:"visibility" doc:"How long others do not see a message that is in hand. It is extended for as long as that takes. When it is over, a message comes again that was in hand at a crash, or that the queue handed out at the very moment when the source stopped."`
+	MaxInFlight int               `yaml:"max_in_flight" doc:"The most messages in hand, received and not deleted yet."`
+	MaxBytes    value.Bytes       `yaml:"max_bytes" doc:"How many bytes of messages in hand are enough: no more are asked for at a time while there are as many."`
+	Unwrap      string            `yaml:"unwrap" enum:"none,sns" doc:"sns: of a notification of Amazon SNS only the message becomes the data; none: the body as it came."`
+	Source      string            `yaml:"source" doc:"The source of messages that are no CloudEvents, in place of sqs://host/account/queue."`
+	Type        string            `yaml:"type" doc:"The type of messages that are no CloudEvents."`
+	ContentType string            `yaml:"content_type" doc:"The content type of messages that are no CloudEvents; found out when left out."`
+	Headers     map[string]string `yaml:"headers" doc:"Message attributes that become attributes of such events, by name, such as X-Tenant: tenant; what is no text becomes base64. One whose name is that of an extension attribute already is kept under it, the others are left out."`
 }
 
 // The values of SQS.Unwrap.
@@ -79,6 +80,7 @@ func (s *SQS) Validate() value.Faults {
 	}
 	m := s.mapping("sqs://host/account/queue")
 	_, err := m.plain(&types.Message{MessageId: sdk.String("1")}, "", []byte("{}"))
+	faults = append(faults, headerFaults(s.Headers)...)
 	return append(faults, sampleFaults(s.ContentType, err)...)
 }
 
@@ -96,7 +98,7 @@ func (s *SQS) Open(ctx context.Context, env Env) (Source, error) {
 }
 
 func (s *SQS) mapping(queue string) sqsMapping {
-	return sqsMapping{queue: queue, source: s.Source, typ: s.Type, contentType: s.ContentType, sns: s.Unwrap == unwrapSNS}
+	return sqsMapping{queue: queue, source: s.Source, typ: s.Type, contentType: s.ContentType, headers: newHeaderNames(s.Headers), sns: s.Unwrap == unwrapSNS}
 }
 
 // sqsMaxAnswer is enough for ten messages of 1 MiB with every byte escaped.

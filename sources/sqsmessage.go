@@ -2,6 +2,7 @@ package sources
 
 import (
 	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -25,7 +26,8 @@ type sqsMapping struct {
 	source      string // of plain messages; "" for that of where they come from
 	typ         string // of plain messages
 	contentType string // the same; "" to find out
-	sns         bool   // take notifications of SNS out of their envelope
+	headers     headerNames
+	sns         bool // take notifications of SNS out of their envelope
 }
 
 const sqsPrefix = "ce_"
@@ -106,9 +108,11 @@ func (m *sqsMapping) plain(msg *types.Message, contentType string, body []byte) 
 	id, source, at := sdk.ToString(msg.MessageId), m.queue, sqsTime(msg)
 	group := msg.Attributes[string(types.MessageSystemAttributeNameMessageGroupId)]
 	subject := group
-	texts := map[string]string{}
+	given := map[string][]byte{}
 	for name, a := range msg.MessageAttributes {
-		texts[name] = sqsText(a)
+		if given[name] = a.BinaryValue; a.StringValue != nil {
+			given[name] = []byte(*a.StringValue)
+		}
 	}
 	if n, ok := m.unwrap(body); ok {
 		// SNS may send a notification twice, as two messages.
@@ -121,8 +125,8 @@ func (m *sqsMapping) plain(msg *types.Message, contentType string, body []byte) 
 			at = t
 		}
 		for name, a := range n.MessageAttributes {
-			if !strings.EqualFold(a.Type, "Binary") {
-				texts[name] = a.Value
+			if given[name] = []byte(a.Value); strings.EqualFold(a.Type, "Binary") {
+				given[name], _ = base64.StdEncoding.DecodeString(a.Value) // what is none is left out
 			}
 		}
 		if isStructured(body) {
@@ -138,17 +142,17 @@ func (m *sqsMapping) plain(msg *types.Message, contentType string, body []byte) 
 		{Name: "time", Value: at.UTC().Format(time.RFC3339Nano)},
 	}
 	add := func(name, text string) {
-		if isText(text) && !slices.ContainsFunc(attrs, func(a bus.Attr) bool { return a.Name == name }) {
-			attrs = append(attrs, bus.Attr{Name: name, Value: text})
+		if isText(text) {
+			attrs = appendNew(attrs, bus.Attr{Name: name, Value: text})
 		}
 	}
 	add(keyAttribute, group)
 	add("subject", subject)
 	add("sequence", msg.Attributes[string(types.MessageSystemAttributeNameSequenceNumber)])
 	add("datacontenttype", cmp.Or(m.contentType, contentType, detectText(body)))
-	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		if isExtension(name) && !strings.EqualFold(name, "contenttype") {
-			add(name, texts[name])
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if made, ok := m.headers.of(name, given[name]); ok && (made.Name != name || !strings.EqualFold(name, "contenttype")) {
+			add(made.Name, made.Value)
 		}
 	}
 	e, err := bus.NewEvent(slices.Clone(attrs), body)
