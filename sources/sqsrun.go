@@ -175,8 +175,11 @@ func (r *sqsRun) receive(ctx context.Context) ([]types.Message, error) {
 	defer r.mu.Unlock()
 	for i := range out.Messages {
 		m := &out.Messages[i]
-		h := &sqsHeld{int64(len(sdk.ToString(m.Body))), until}
-		r.held[sdk.ToString(m.ReceiptHandle)] = h
+		h, handle := &sqsHeld{int64(len(sdk.ToString(m.Body))), until}, sdk.ToString(m.ReceiptHandle)
+		if twice := r.held[handle]; twice != nil { // which no queue should do
+			r.bytes -= twice.size
+		}
+		r.held[handle] = h
 		r.bytes += h.size
 		if sent := sqsTime(m).UnixMilli(); oldest == 0 || sent < oldest {
 			oldest = sent

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -189,4 +190,29 @@ func TestCheckerFollowsTheOneBefore(t *testing.T) {
 			t.Errorf("token %s, %v a day: %v", c.secret, c.count, err)
 		}
 	}
+}
+
+// Whatever somebody sends as a token, a path and a method, who does not know a token
+// gets nowhere, and is told none.
+func FuzzCheck(f *testing.F) {
+	const token = "sluice_0123456789abcdef"
+	c := NewChecker(Auth{Tokens: []Token{{Name: "ci", Token: value.NewSecret(token), Grant: Grant{Scopes: []string{string(Publish)}, Paths: []string{"/in/*"}}}}}, "server.auth")
+	f.Add("Bearer "+token, "/in/orders")
+	f.Add("bearer  "+token+"\t", "/in/../admin")
+	f.Add("Basic Y2k6eA==", "/")
+	f.Add("Bearer", "//in/")
+	f.Fuzz(func(t *testing.T, authorization, path string) {
+		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: path}, Header: http.Header{"Authorization": {authorization}}}
+		scheme, sent, _ := strings.Cut(authorization, " ")
+		known := strings.EqualFold(scheme, "bearer") && strings.TrimSpace(sent) == token
+		for _, scope := range []Scope{Publish, Consume, Admin} {
+			err := c.Check(r, scope)
+			if want := known && scope == Publish && strings.HasPrefix(path, "/in/"); (err == nil) != want {
+				t.Errorf("%q for %s at %q: %v", authorization, scope, path, err)
+			}
+			if err != nil && strings.Contains(err.Error(), token) && !strings.Contains(path, token) {
+				t.Errorf("it tells the token: %v", err)
+			}
+		}
+	})
 }
