@@ -518,22 +518,10 @@ func TestKafkaTrouble(t *testing.T) {
 				}
 				return
 			}
-			var said error
-			limit := time.After(kafkaPatience)
-			for said == nil || !strings.Contains(said.Error(), c.want) {
-				select {
-				case <-limit:
-					t.Fatalf("the source says %v, want an error with %q", said, c.want)
-				case <-time.After(5 * time.Millisecond):
-				}
-				if said = host.Reported(); run.ended() {
-					said = run.wait()
-				}
-			}
+			said := saidBy(t, host, run, c.want)
 			if strings.Contains(fmt.Sprintf("%v %+v %q", said, said, said), password) {
 				t.Errorf("the password shows in %v", said)
 			}
-			t.Log(said)
 		})
 	}
 }

@@ -87,13 +87,13 @@ func classifyConnection(err error) (Class, string) {
 	var notTLS tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
-	var alert tls.AlertError
+	var alert *net.OpError // what crypto/tls makes of an alert
 	switch {
 	case errors.As(err, &certificate), errors.As(err, &authority):
 		return Outage, "the broker's certificate is not trusted: check tls.ca and tls.server_name"
 	case errors.As(err, &notTLS):
 		return Outage, "the broker does not speak TLS on this port: check the port, or leave tls out"
-	case errors.As(err, &alert):
+	case errors.As(err, &alert) && alert.Op == "remote error":
 		return Outage, "the broker ended the TLS handshake: check tls.cert and tls.key"
 	case errors.As(err, &first), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Outage, "the broker closed the connection: check user, password and the SASL/TLS settings if it always does"

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -51,7 +52,7 @@ func classify(err error) (Class, string) {
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var notTLS tls.RecordHeaderError
-	var alert tls.AlertError
+	var alert *net.OpError // what crypto/tls makes of an alert
 	var api *jetstream.APIError
 	switch {
 	case is(nats.ErrAuthorization, nats.ErrAuthRevoked, nats.ErrNkeysNotSupported):
@@ -82,7 +83,7 @@ func classify(err error) (Class, string) {
 		return Outage, "the server's certificate is not trusted: check tls.ca and tls.server_name"
 	case errors.As(err, &notTLS):
 		return Outage, "no TLS is spoken on this port: check the port"
-	case errors.As(err, &alert):
+	case errors.As(err, &alert) && alert.Op == "remote error", is(nats.ErrTLS): // the alert may be lost when both write at a time
 		return Outage, "the server ended the TLS handshake: check tls.cert and tls.key"
 	case is(nats.ErrNoServers):
 		return Outage, "nothing answers at this address: check it, and that the server runs"

@@ -149,6 +149,36 @@ func (p *Postgres) Start(t testing.TB) {
 	}
 }
 
+// Secure lets the server offer TLS with a certificate in PEM, to whoever asks for it.
+func (p *Postgres) Secure(t testing.TB, cert, key []byte) {
+	t.Helper()
+	data := filepath.Join(p.dir, "data")
+	for name, text := range map[string][]byte{"server.crt": cert, "server.key": key} {
+		path := filepath.Join(data, name)
+		err := os.WriteFile(path, text, 0o600)
+		if err == nil && p.owner != nil {
+			err = os.Chown(path, int(p.owner.Uid), int(p.owner.Gid))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conf.WriteString("ssl = on\n")
+	if err = errors.Join(err, conf.Close(), p.cmd.Process.Signal(syscall.SIGHUP)); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); p.Get(t, "postgres", "SELECT current_setting('ssl')") != "on"; {
+		if time.Now().After(deadline) {
+			t.Fatalf("PostgreSQL does not offer TLS:\n%s", p.Log())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
 // Log is what the server wrote.
 func (p *Postgres) Log() string {
 	text, _ := os.ReadFile(filepath.Join(p.dir, "log"))
