@@ -211,6 +211,7 @@ func TestProcessPostgres(t *testing.T) {
 	if strings.Contains(p.log.String(), sourcetest.PostgresPassword) {
 		t.Error("the log shows the password")
 	}
+	t.Run("snapshot", func(t *testing.T) { testPostgresSnapshotKills(t, server) })
 }
 
 // stored counts the events in the log.
