@@ -14,7 +14,7 @@ import (
 
 // Cron are the settings of the cron source.
 type Cron struct {
-	Schedule   string          `yaml:"schedule" doc:"When: cron(0 2 * * ? *) with the six fields of AWS, plain cron with five, rate(5 minutes), or at(2026-12-31T23:59:00)."`
+	Schedule   string          `yaml:"schedule" doc:"When: cron(0 2 * * ? *) with the six fields of AWS, plain cron with five, rate(5 minutes), or at(2026-12-31T23:59:00). Each bus that has the schedule fires every tick, with the same id everywhere: where several hand them on to one bus with dedup, that stores each once."`
 	Timezone   string          `yaml:"timezone" doc:"The time zone of the schedule, such as Europe/Berlin. A time that its clocks skip has no tick, one that they show twice has one."`
 	CatchUp    string          `yaml:"catch_up" enum:"none,one,all" doc:"What becomes of ticks that are more than a minute late, because the bus was down or the clock jumped: nothing, the last of them fires, or all. Of the time in which a reload had taken the source out of the config none is late."`
 	CatchUpMax int             `yaml:"catch_up_max" doc:"The most late ticks that catch_up: all fires: the last ones, the oldest of them first."`

@@ -131,3 +131,43 @@ func (p *program) ticks() (all []tickEvent) {
 		from = page.Next
 	}
 }
+
+// TestProcessCronNodes has two buses with one schedule, each of which hands its ticks on
+// to a third that drops what it has already, and kills the two in turn: the third has
+// each second once.
+func TestProcessCronNodes(t *testing.T) {
+	t.Parallel()
+	f := newFunction(t, nil)
+	third := newProgram(t, t.TempDir(), "", "dedup: {window: 1h}\nsinks:\n"+sinkYAML("f", f.URL, "")+fmt.Sprintf(everythingTo, "f"))
+	third.start()
+	var nodes []*program
+	for range 2 {
+		p := newProgram(t, t.TempDir(), "", fmt.Sprintf(
+			"sources:\n  pulse: {cron: {schedule: rate(1 second), catch_up: all}}\nsinks:\n  third: {sluice: {url: %q}, retry: {schedule: [100ms, 100ms, 100ms]}}\n"+everythingTo, third.base, "third"))
+		p.start()
+		nodes = append(nodes, p)
+	}
+	kills := scale(2, 6)
+	for i := range kills {
+		had := f.distinct()
+		third.until(10*time.Second, "a tick", func() bool { return f.distinct() > had })
+		p := nodes[i%len(nodes)]
+		p.kill()
+		<-time.After(time.Duration(rand.IntN(1500)) * time.Millisecond)
+		p.start()
+	}
+	had := f.distinct()
+	third.until(10*time.Second, "two more ticks", func() bool { return f.distinct() > had+1 })
+	fired := 0
+	for _, p := range nodes {
+		p.mustCLI("sources", "pause", "pulse")
+		p.settled(20 * time.Second)
+		fired += len(p.ticks())
+	}
+	third.settled(20 * time.Second)
+	checkPulse(third, f, fmt.Sprintf("two nodes, %d kills", kills), 0)
+	if got := len(third.ticks()); fired <= got {
+		t.Errorf("the nodes fired %d ticks and the third has %d: each of them has to fire all", fired, got)
+	}
+	t.Logf("the two fired %d ticks", fired)
+}
