@@ -255,7 +255,7 @@ func TestNATSTrouble(t *testing.T) {
 				err := sink.Deliver(ctx, sinks.Delivery{Event: kafkaEvent(t, strings.Repeat("x", c.size)), ID: "d", Sink: "s", Attempt: attempt})
 				cancel()
 				var e *sinks.Error
-				if !errors.As(err, &e) || e.Status != c.status || e.Permanent != c.permanent || !strings.Contains(err.Error(), c.want) ||
+				if !errors.As(err, &e) || e.Status != c.status || e.Permanent != c.permanent || strings.Count(err.Error(), c.want) != 1 ||
 					strings.Contains(err.Error(), password) || errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("attempt %d: %+v, want %d %q", attempt, err, c.status, c.want)
 				}

@@ -25,14 +25,30 @@ const (
 	Invalid              // the server will never take this message
 )
 
-// Explain says in plain words what an error means and what to do about it.
+// Explain says in plain words what an error means and what to do about it. One that it
+// has explained before stays as it is.
 func Explain(err error) (Class, error) {
+	var before *explained
+	if errors.As(err, &before) {
+		return before.class, err
+	}
 	class, advice := classify(err)
 	if advice == "" {
 		return class, err
 	}
-	return class, fmt.Errorf("%s: %w", advice, err)
+	return class, &explained{class, advice, err}
 }
+
+// explained is an error with what to do about it.
+type explained struct {
+	class  Class
+	advice string
+	err    error
+}
+
+func (e *explained) Error() string { return e.advice + ": " + e.err.Error() }
+
+func (e *explained) Unwrap() error { return e.err }
 
 // Codes of JetStream that nats.go has no name for.
 const (
