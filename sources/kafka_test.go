@@ -441,7 +441,7 @@ func TestKafkaTopicCreatedAgain(t *testing.T) {
 
 // A broker wants certificates, of another authority than when the source was opened: the
 // files were replaced since.
-func TestKafkaTLS(t *testing.T) {
+func TestKafkaTLSRenewed(t *testing.T) {
 	t.Parallel()
 	old, fresh := sinktest.NewAuthority(t), sinktest.NewAuthority(t)
 	c := newKafkaCluster(t, kfake.TLS(fresh.MutualServer("127.0.0.1")))
