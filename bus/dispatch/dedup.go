@@ -13,7 +13,7 @@ import (
 // Dedup makes a second publish of the same event do nothing for a while.
 type Dedup struct {
 	Window value.Duration `yaml:"window" doc:"How long an event is remembered; nothing is, when left out."`
-	Key    string         `yaml:"key" doc:"What makes two events the same: an attribute, or data. and a gjson path. source and id when left out."`
+	Key    string         `yaml:"key" doc:"What makes two events the same: an attribute, or data. and a gjson path. source and id when left out, and for events that have nothing there or answer another event."`
 }
 
 // Validate finds what is wrong.
@@ -40,8 +40,8 @@ type dedup struct {
 	seeds  [2]maphash.Seed
 
 	mu          sync.Mutex
-	generations [5]map[sum]place // the newest first
-	turned      time.Time        // when the newest began
+	generations [5]*sums  // the newest first; nil is none
+	turned      time.Time // when the newest began
 	pending     map[sum]*pending
 }
 
@@ -74,12 +74,20 @@ func newDedup(o Dedup) *dedup {
 	}
 }
 
+// sum is what an event is known by. Its key makes no two events one that have none;
+// and what a function answers often has the key of what it was asked, which is no
+// reason to drop it.
 func (d *dedup) sum(e bus.Event) (s sum) {
+	key := ""
+	if d.keyOf != nil && e.Get(CauseAttribute) == "" {
+		key = d.keyOf(e)
+	}
 	for i, seed := range d.seeds {
 		var h maphash.Hash
 		h.SetSeed(seed)
-		if d.keyOf != nil {
-			h.WriteString(d.keyOf(e))
+		if key != "" {
+			h.WriteByte(0) // no source begins with one
+			h.WriteString(key)
 		} else {
 			h.WriteString(e.Source())
 			h.WriteByte(0) // no attribute holds one
@@ -87,6 +95,7 @@ func (d *dedup) sum(e bus.Event) (s sum) {
 		}
 		s[i] = h.Sum64()
 	}
+	s[0] = max(s[0], 1) // as sums wants it
 	return s
 }
 
@@ -97,7 +106,10 @@ func (d *dedup) claim(s sum, now time.Time) (known bus.Position, wait *pending, 
 	defer d.mu.Unlock()
 	d.turn(now)
 	for _, g := range d.generations {
-		if at, ok := g[s]; ok {
+		if g == nil {
+			continue
+		}
+		if at, ok := g.get(s); ok {
 			return at.position(), nil, false
 		}
 	}
@@ -126,9 +138,9 @@ func (d *dedup) resolve(s sum, pos bus.Position, err error, now time.Time) {
 func (d *dedup) remember(s sum, pos bus.Position, now time.Time) {
 	d.turn(now)
 	if d.generations[0] == nil {
-		d.generations[0] = map[sum]place{}
+		d.generations[0] = new(sums)
 	}
-	d.generations[0][s] = placeOf(pos)
+	d.generations[0].put(s, placeOf(pos))
 }
 
 // turn begins new generations as time passes.

@@ -96,3 +96,56 @@ func TestDedupWaitsForTheFirst(t *testing.T) {
 		d.settled()
 	})
 }
+
+// With a key of its own, dedup drops neither events that have nothing there nor what
+// answers an event of the same key.
+func TestDedupByKey(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFar(nil)
+		store := memlog.New(memlog.Options{})
+		d := startDedup(t, store, f, time.Minute, "data.order.id")
+		keyed := []struct {
+			id, data, cause string
+			repeated        bool
+		}{
+			{"1", `{"order":{"id":7}}`, "", false},
+			{"2", `{"order":{"id":7}}`, "", true},
+			{"3", `{"order":{"id":8}}`, "", false},
+			{"4", `{"order":{}}`, "", false},
+			{"5", `{"order":{}}`, "", false},
+			{"6", `{"order":{"id":null}}`, "", false},
+			{"7", `{"order":{"id":""}}`, "", false},
+			{"8", `no JSON`, "", false},
+			{"9", `no JSON`, "", false},
+			{"10", `{"order":{"id":7}}`, "1", false},
+			{"5", `{"order":{}}`, "", true},
+			{"10", `{"order":{"id":7}}`, "1", true},
+		}
+		publish := func(again bool) {
+			for _, k := range keyed {
+				attrs := []bus.Attr{{Name: "id", Value: k.id}, {Name: "source", Value: "/test"}, {Name: "type", Value: "t"}}
+				if k.cause != "" {
+					attrs = append(attrs, bus.Attr{Name: dispatch.CauseAttribute, Value: k.cause})
+				}
+				e, err := bus.NewEvent(attrs, []byte(k.data))
+				if err != nil {
+					t.Fatal(err)
+				}
+				results, err := d.pub.Publish(t.Context(), e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if results[0].Deduplicated != (k.repeated || again) {
+					t.Errorf("event %s with %s, published again %v: deduplicated is %v", k.id, k.data, again, results[0].Deduplicated)
+				}
+			}
+		}
+		publish(false)
+		d.stop()
+		d = startDedup(t, store.Restart(), f, time.Minute, "data.order.id")
+		defer d.stop()
+		publish(true)
+		synctest.Wait()
+		d.settled()
+	})
+}
