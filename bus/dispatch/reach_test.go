@@ -61,6 +61,19 @@ func TestUnauthorizedSink(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		f.set(always(sinks.Answered(401, nil)))
+		d.publish("x", "y", "z")
+		pass(time.Millisecond)
+		if got := d.Sinks()[0].State; got != dispatch.StateUnauthorized {
+			t.Errorf("after three in a row: %s", got)
+		}
+		// Another configuration may have other credentials.
+		if err := d.Reload(t.Context(), one(t, spec("f", newFar(nil), nil))); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Sinks()[0].State; got != dispatch.StateActive {
+			t.Errorf("after a reload: %s", got)
+		}
 	})
 }
 
