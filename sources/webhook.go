@@ -17,7 +17,7 @@ type Webhook struct {
 	Path      string         `yaml:"path" doc:"The path that requests are POSTed to, such as /in/github."`
 	Verify    *Verify        `yaml:"verify" doc:"How senders prove who they are: one of the keys below, or none, which lets everybody in. A secret may be a list while one takes the place of another."`
 	Tolerance value.Duration `yaml:"tolerance" doc:"How far the time that a sender signs may be from ours, either way, and how long requests are remembered for repeats."`
-	Repeats   string         `yaml:"repeats" enum:"once,strict,take" doc:"What becomes of a request that was taken within tolerance: once answers 2xx without a second event, going by the id and by a signature that holds a time; strict goes by every signature, which drops what a service says twice in the same words; take makes an event each time."`
+	Repeats   string         `yaml:"repeats" enum:"once,strict,take" doc:"What becomes of a request that was taken within tolerance: once answers 2xx without a second event, going by the id and by a signature that holds a time; strict goes by every signature, which drops what a service says twice in the same words; take makes an event each time. A restart forgets what was taken: a request that comes again after it becomes an event with the same id, which dedup drops."`
 	Event     EventMap       `yaml:"event" doc:"What the event is made of. The sender's own way when left out: see each key of verify."`
 	Handshake *Handshake     `yaml:"handshake" doc:"The answer to a CloudEvents sender that asks first whether it may deliver; it is refused when left out."`
 	Limits    BodyLimits     `yaml:"limits" doc:"What one request may hold and how long it may take."`
