@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"time"
 
@@ -177,9 +178,39 @@ func (s *S3Serve) open(_ context.Context, env Env) (Source, error) {
 		return nil, errors.New("an S3 endpoint keeps its objects on disk, and this bus keeps nothing there: use a store with a directory")
 	}
 	settings := s.orDefault()
-	src := &s3Server{set: settings, env: env, ready: make(chan struct{}), keys: make(map[string]value.Secret)}
-	for _, c := range settings.Credentials {
-		src.keys[c.AccessKey] = c.SecretKey
-	}
+	src := &s3Server{set: settings, env: env, ready: make(chan struct{})}
+	src.keys.Store(settings.keys())
 	return src, nil
+}
+
+// keys are the secret keys by the access keys.
+func (s *S3Serve) keys() *s3Keys {
+	keys := make(s3Keys)
+	for _, c := range s.Credentials {
+		keys[c.AccessKey] = c.SecretKey
+	}
+	return &keys
+}
+
+// s3Keys are secret keys by their access keys.
+type s3Keys map[string]value.Secret
+
+func (k s3Keys) lookUp(accessKey string) (string, bool) {
+	secret, ok := k[accessKey]
+	return secret.Value(), ok
+}
+
+// Adjust is Adjuster.Adjust: other credentials alone do not need the listener to close.
+func (s *s3Server) Adjust(settings Settings) (apply func()) {
+	next, ok := settings.(*S3)
+	if !ok || next.Serve == nil {
+		return nil
+	}
+	want, have := next.Serve.orDefault(), s.set
+	keys := want.keys()
+	want.Credentials, have.Credentials = nil, nil
+	if !reflect.DeepEqual(want, have) {
+		return nil
+	}
+	return func() { s.keys.Store(keys) }
 }

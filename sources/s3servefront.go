@@ -15,14 +15,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/rclone/gofakes3"
 	"github.com/rclone/gofakes3/signature"
 	"golang.org/x/time/rate"
-
-	"sluice/config/value"
 )
 
 // s3Front stands before the library. It lets nothing through that is not signed,
@@ -30,8 +29,8 @@ import (
 // looks at the head of a request only.
 type s3Front struct {
 	library http.Handler
-	keys    map[string]value.Secret
-	domain  string // that buckets may stand before, or ""
+	keys    *atomic.Pointer[s3Keys] // they may change between two requests
+	domain  string                  // that buckets may stand before, or ""
 	limits  S3Limits
 	log     *slog.Logger
 	observe func(Outcome, int)
@@ -43,7 +42,8 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pace := &pace{rc: http.NewResponseController(w), stall: time.Duration(f.limits.Stall), rate: int64(f.limits.MinRate)}
 	a := &s3Answer{ResponseWriter: w, pace: pace}
 	pace.begin()
-	if result := signature.V4SignVerifyWithLookup(r, f.lookUp); result != signature.ErrNone {
+	keys := *f.keys.Load()
+	if result := signature.V4SignVerifyWithLookup(r, keys.lookUp); result != signature.ErrNone {
 		refusal := signature.GetAPIError(result)
 		f.warn.Do(func() {
 			f.log.Warn("a request is refused: it is not signed as it should be; more of these are only counted for a minute",
@@ -60,7 +60,7 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sig, _ := readSignature(r)
-	sig.secret = f.keys[sig.accessKey].Value()
+	sig.secret, _ = keys.lookUp(sig.accessKey)
 	body, err := newS3Body(r, &pacedReader{r.Body, pace}, &sig)
 	outcome := Invalid
 	if err == nil && body.left > int64(f.limits.Object) {
@@ -77,11 +77,6 @@ func (f *s3Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if body.failed() {
 		f.observe(body.fault, 1)
 	}
-}
-
-func (f *s3Front) lookUp(accessKey string) (string, bool) {
-	secret, ok := f.keys[accessKey]
-	return secret.Value(), ok
 }
 
 // pathStyle is the request with its bucket in the path, wherever the client wrote it.

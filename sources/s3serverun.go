@@ -27,7 +27,7 @@ import (
 type s3Server struct {
 	set   S3Serve
 	env   Env
-	keys  map[string]value.Secret
+	keys  atomic.Pointer[s3Keys]
 	once  sync.Once
 	ready chan struct{}
 	addr  atomic.Pointer[string] // where it listens, or did last
@@ -140,7 +140,7 @@ func (s *s3Server) serve(ctx context.Context, listener net.Listener, library htt
 	// A request that outlives the drain still ends before the database is closed.
 	var under sync.WaitGroup
 	front := &s3Front{
-		library: library, keys: s.keys, domain: strings.ToLower(s.set.Domain), limits: s.set.Limits, log: s.env.Log, observe: s.env.observe,
+		library: library, keys: &s.keys, domain: strings.ToLower(s.set.Domain), limits: s.set.Limits, log: s.env.Log, observe: s.env.observe,
 		warn: rate.Sometimes{Interval: time.Minute},
 	}
 	server := &http.Server{

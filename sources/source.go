@@ -75,6 +75,14 @@ type Forgetter interface {
 	Forget(ctx context.Context) error
 }
 
+// Adjuster is a Source that can take some other settings while it runs.
+type Adjuster interface {
+	// Adjust gives what brings settings of the same kind into force, where they differ
+	// in nothing that needs the source to be opened anew; nil otherwise. Until apply is
+	// called nothing is changed.
+	Adjust(settings Settings) (apply func())
+}
+
 // Lagger is a Source that knows how far it is behind its upstream.
 type Lagger interface {
 	// Lag is what is known now; ok is false while nothing is. It is called for

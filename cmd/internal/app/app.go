@@ -248,7 +248,7 @@ func (a *App) listenOn(c *config.Config) string {
 func (a *App) startSources(ctx context.Context) error {
 	a.change.Lock()
 	defer a.change.Unlock()
-	next, err := a.openSources(ctx, a.first, nil)
+	next, _, err := a.openSources(ctx, a.first, nil)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 	}
 	now := a.Config()
 	changes := config.Diff(now, next)
-	opened, err := a.openSources(ctx, next, changed(changes.Sources))
+	opened, adjust, err := a.openSources(ctx, next, changed(changes.Sources))
 	if err != nil {
 		return api.Reload{}, err
 	}
@@ -81,6 +81,9 @@ func (a *App) reload(ctx context.Context) (api.Reload, error) {
 		v.Tokens = api.NewTokens(next.Server.Auth).Follow(v.Tokens)
 		v.Ingest = a.door(next.Server.Limits)
 	})
+	for _, apply := range adjust {
+		apply()
+	}
 	a.swapSources(opened)
 	return api.Reload{OK: true, Changes: changes, NeedRestart: restart}, nil
 }

@@ -181,3 +181,26 @@ func TestSourcePaths(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+// Other credentials of an S3 endpoint are in force without closing it; another bucket
+// is not.
+func TestReloadCredentials(t *testing.T) {
+	t.Parallel()
+	f := apptest.NewFunction(t, nil)
+	with := func(bucket, secret string) string {
+		return toOne(f, "") + fmt.Sprintf("sources: {up: {s3: {serve: {listen: \"127.0.0.1:0\", buckets: [%s], credentials: [{access_key: uploader, secret_key: %s}]}}}}\n", bucket, secret)
+	}
+	n := apptest.Start(t, with("one", "first-secret"), apptest.OnDisk(t.TempDir()))
+	for i, c := range []struct {
+		bucket, secret string
+		opened         int
+	}{{"one", "other-secret", 1}, {"two", "other-secret", 2}} {
+		n.WriteConfig(with(c.bucket, c.secret))
+		if r := n.Reload(t.Context()); !r.OK || !slices.Equal(r.Changes.Sources.Changed, []string{"up"}) {
+			t.Fatalf("got %+v", r)
+		}
+		if got := strings.Count(n.Logs.String(), "the S3 endpoint listens"); got != c.opened {
+			t.Errorf("reload %d: it began to listen %d times, want %d", i, got, c.opened)
+		}
+	}
+}

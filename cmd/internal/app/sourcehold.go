@@ -88,9 +88,20 @@ func (h *sourceHold) set(ctx context.Context, name string, hold *dispatch.Hold) 
 		h.changed = make(chan struct{})
 	}
 	h.hold = hold
+	h.wakeLocked()
+	return nil
+}
+
+// wake ends the pause of a source that failed.
+func (h *sourceHold) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wakeLocked()
+}
+
+func (h *sourceHold) wakeLocked() {
 	close(h.woken)
 	h.woken = make(chan struct{})
-	return nil
 }
 
 // forget removes what is remembered over restarts.

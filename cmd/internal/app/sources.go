@@ -33,16 +33,25 @@ func (a *App) door(l config.Limits) http.Handler {
 
 // openSources gives the sources of a config: those that fresh names are opened,
 // all of them when it is nil, and the others are the ones that run. Nothing that
-// runs is changed.
-func (a *App) openSources(ctx context.Context, cfg *config.Config, fresh map[string]bool) (map[string]*source, error) {
-	next := map[string]*source{}
+// runs is changed: those that take their new settings as they run do so in adjust.
+func (a *App) openSources(ctx context.Context, cfg *config.Config, fresh map[string]bool) (next map[string]*source, adjust []func(), err error) {
+	next = map[string]*source{}
 	owners := map[string]string{}
 	for _, s := range cfg.Sources {
-		if old := a.sources[s.Name]; old != nil && fresh != nil && !fresh[s.Name] {
-			next[s.Name] = old
-			for path := range old.doors {
-				owners[path] = s.Name
+		old := a.sources[s.Name]
+		if old == nil || fresh == nil {
+			continue
+		}
+		if fresh[s.Name] {
+			apply := old.adjustment(s)
+			if apply == nil {
+				continue
 			}
+			adjust = append(adjust, apply)
+		}
+		next[s.Name] = old
+		for path := range old.doors {
+			owners[path] = s.Name
 		}
 	}
 	for _, s := range cfg.Sources {
@@ -51,14 +60,31 @@ func (a *App) openSources(ctx context.Context, cfg *config.Config, fresh map[str
 		}
 		opened, err := a.openSource(ctx, s, owners)
 		if err != nil {
-			return nil, fmt.Errorf("%s: source %s: %w", s.Pos, s.Name, err)
+			return nil, nil, fmt.Errorf("%s: source %s: %w", s.Pos, s.Name, err)
 		}
 		if f, ok := opened.run.(sources.Follower); ok && a.sources[s.Name] != nil {
 			f.Follow(a.sources[s.Name].run)
 		}
 		next[s.Name] = opened
 	}
-	return next, nil
+	return next, adjust, nil
+}
+
+// adjustment is what brings new settings into force while the source runs; nil when it
+// has to be opened anew.
+func (s *source) adjustment(to config.Source) (apply func()) {
+	a, ok := s.run.(sources.Adjuster)
+	if !ok || s.kind != to.Kind {
+		return nil
+	}
+	inside := a.Adjust(to.Settings)
+	if inside == nil {
+		return nil
+	}
+	return func() {
+		inside()
+		s.hold.wake() // one that failed is tried with them at once
+	}
 }
 
 func (a *App) openSource(ctx context.Context, s config.Source, owners map[string]string) (*source, error) {
