@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,9 +50,10 @@ func FuzzS3Head(f *testing.F) {
 		denied := 0
 		front := &s3Front{
 			library: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s %q gets through with %q", method, u, auth) }),
-			keys:    map[string]value.Secret{"uploader": value.NewSecret("a secret that is nowhere")},
+			keys:    new(atomic.Pointer[s3Keys]),
 			limits:  (S3Serve{}).orDefault().Limits, log: slog.New(slog.DiscardHandler), observe: func(Outcome, int) { denied++ },
 		}
+		front.keys.Store(&s3Keys{"uploader": value.NewSecret("a secret that is nowhere")})
 		w := httptest.NewRecorder()
 		front.ServeHTTP(w, r)
 		if w.Code/100 != 4 || denied != 1 {
