@@ -85,9 +85,10 @@ func newJob(job Job) Job {
 
 // begin stores a job and starts it.
 func (j *jobs) begin(ctx context.Context, job Job) (Job, error) {
-	if j.d.intake.Err() != nil {
+	if !j.d.calls.enter() {
 		return Job{}, bus.ErrClosed
 	}
+	defer j.d.calls.leave()
 	job = newJob(job)
 	if err := j.save(ctx, job); err != nil {
 		return Job{}, err

@@ -443,20 +443,23 @@ func (l *lane) backlogDepth() int {
 }
 
 // waitRate waits for the sink's rate. False means that the attempt is off: the
-// sink was replaced or paused meanwhile, or the bus is stopping.
+// sink was replaced or paused meanwhile, its breaker has opened, or the bus is stopping.
 func (l *lane) waitRate(c *laneConf, batch []*delivery) bool {
 	if c.limiter == nil {
 		return true
 	}
-	err := c.limiter.Wait(c.current)
+	ctx, cancel := context.WithCancel(c.current)
+	defer cancel()
+	defer context.AfterFunc(l.d.intake, cancel)() // a stop has no time for that
+	err := c.limiter.Wait(ctx)
 	l.mu.Lock()
-	held := l.hold != nil
+	blocked := l.blocked(time.Now())
 	l.mu.Unlock()
-	if err == nil && !held {
+	if err == nil && !blocked {
 		return true
 	}
 	for _, d := range batch {
-		if l.d.attempts.Err() != nil {
+		if l.d.intake.Err() != nil {
 			l.leave(d, nowhere)
 		} else {
 			l.giveBack(d)

@@ -38,12 +38,12 @@ func (l *logins) unauthorized() bool { return l.refused >= refusedLogins }
 // connection is how the far side of a lane is reached; nil where the sink cannot tell.
 func (l *lane) connection() *sinks.Connection {
 	l.mu.Lock()
-	conf := l.conf
-	l.mu.Unlock()
-	if conf == nil {
-		return nil
+	var sink sinks.Sink
+	if l.conf != nil {
+		sink = l.conf.sink // nil once a reload has closed it
 	}
-	c, ok := conf.sink.(sinks.Connector)
+	l.mu.Unlock()
+	c, ok := sink.(sinks.Connector)
 	if !ok {
 		return nil
 	}

@@ -2,6 +2,7 @@ package dispatch_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"sluice/bus/dispatch"
 	"sluice/bus/memlog"
+	"sluice/config/value"
 	"sluice/sinks"
 )
 
@@ -163,5 +165,51 @@ func TestRateOfOldSettings(t *testing.T) {
 			t.Fatalf("the old sink got %d and the new one %d of 20 events", old.count(), f.count())
 		}
 		d.settled()
+	})
+}
+
+// What waits for the rate of its sink holds up no stop, and is delivered by the next
+// start without another attempt at what was delivered.
+func TestStopDoesNotWaitForTheRate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, other := newFar(nil), newFar(nil)
+		slow := func(o *dispatch.Options) { o.Rate.Count, o.Rate.Per = 1, time.Hour }
+		store := memlog.New(memlog.Options{})
+		d := start(t, store, one(t, spec("f", f, slow), spec("other", other, nil)))
+		d.publish(names("e", 20)...)
+		pass(time.Minute)
+		began := time.Now()
+		if err := d.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stop took %s while deliveries waited for the rate of their sink", took)
+		}
+		d = start(t, store.Restart(), one(t, spec("f", f, nil), spec("other", other, nil)))
+		defer d.stop()
+		pass(time.Minute)
+		if f.count() != 20 || f.attempts() != 20 || other.attempts() != 20 {
+			t.Errorf("%d of 20 events arrived after %d attempts, %d at the other sink", f.count(), f.attempts(), other.attempts())
+		}
+		d.settled()
+	})
+}
+
+// What waits for the rate of a sink whose breaker opens meanwhile is not sent to it.
+func TestRateBehindTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFar(always(errors.New("out of order")))
+		const failures = 3
+		d := start(t, memlog.New(memlog.Options{}), one(t, spec("f", f, func(o *dispatch.Options) {
+			o.Rate.Count, o.Rate.Per = 1, time.Second
+			o.Breaker = dispatch.Breaker{Failures: failures, ProbeAfter: value.Duration(time.Hour), ProbeMax: value.Duration(time.Hour)}
+		})))
+		defer d.stop()
+		d.publish(names("e", 20)...)
+		pass(10 * time.Minute)
+		if f.attempts() != failures {
+			t.Errorf("%d attempts at a sink whose breaker opens after %d", f.attempts(), failures)
+		}
+		d.balanced()
 	})
 }
