@@ -125,6 +125,13 @@ func (b *forwardBackend) head(ctx context.Context, key string) (*s3.HeadObjectOu
 	return head, err
 }
 
+// mayNotLook tells whether an error is that of credentials that may only write: then
+// what the other S3 answers to a write has to do.
+func mayNotLook(err error) bool {
+	code := apiCode(err)
+	return code == "Forbidden" || code == "AccessDenied"
+}
+
 // change asks the other S3 for a change of so many bytes, with its event in doubt until
 // it answers. The object is locked.
 func (b *forwardBackend) change(ctx context.Context, name objectName, size int64, e bus.Event, doubt string, ask func(context.Context) error) error {
@@ -154,7 +161,7 @@ func (b *forwardBackend) change(ctx context.Context, name objectName, size int64
 func (b *forwardBackend) created(ctx context.Context, name objectName, rec *objectRecord, what, call string) (bus.Event, error) {
 	if gofakes3.HasWriteConditions(ctx) || call != "" && sentBefore(ctx) {
 		head, err := b.head(ctx, name.key)
-		if err != nil {
+		if err != nil && (gofakes3.HasWriteConditions(ctx) || !mayNotLook(err)) {
 			return bus.Event{}, b.upstream(name.key, err)
 		}
 		etag := ""

@@ -239,6 +239,40 @@ func TestS3ServeForwardNeverCompleted(t *testing.T) {
 	}
 }
 
+// Credentials that may write and not look are enough, also for what is sent again.
+func TestS3ServeForwardBlind(t *testing.T) {
+	t.Parallel()
+	target, err := url.Parse(servedS3(t).url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead && strings.Count(r.URL.Path, "/") > 1 {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	pub := &sourcetest.Publisher{}
+	e := serveOn(t, sourcetest.NewHost(t), forwardTo(t, front.URL), pub)
+	c := e.client(func(o *s3.Options) { o.APIOptions = append(o.APIOptions, attemptOf("attempt=2; max=3")) })
+	_, put := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k"), Body: strings.NewReader("x")})
+	manager := transfermanager.New(c, func(o *transfermanager.Options) { o.PartSizeBytes, o.MultipartUploadThreshold = 5<<20, 5<<20 })
+	made, large := manager.UploadObject(t.Context(), &transfermanager.UploadObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("big"), Body: bytes.NewReader(twoParts())})
+	if err := errors.Join(put, large); err != nil {
+		t.Fatal(err)
+	}
+	if ids := idsByType(pub); len(ids) != 2 || !strings.HasSuffix(aws.ToString(made.ETag), `-2"`) {
+		t.Errorf("the ETag is %s, and the events are %v", aws.ToString(made.ETag), ids)
+	}
+	_, err = c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String(serveBucket), Key: aws.String("k"), Body: strings.NewReader("y"), IfNoneMatch: aws.String("*")})
+	if err == nil || len(pub.Stored()) != 2 {
+		t.Errorf("a condition that nobody can check: %v, and %d events", err, len(pub.Stored()))
+	}
+}
+
 func twoParts() []byte { return bytes.Repeat([]byte("0123456789abcdef"), 6<<16) }
 
 // completeThrough uploads twoParts. The answer to the first call that completes them is

@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -91,9 +92,11 @@ func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, ke
 		_, err := b.to.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &b.remote.Bucket, Key: &key, UploadId: aws.String(string(id)), MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
-		if etag, err = b.completed(ctx, key, u.Mark, err); err != nil {
+		made, err := b.completed(ctx, key, u.Mark, err)
+		if err != nil {
 			return err
 		}
+		etag = cmp.Or(made, etag)
 		return b.db.Batch(func(tx *bbolt.Tx) error {
 			_, err := closeUpload(tx, id, etag)
 			return err
@@ -102,7 +105,8 @@ func (b *forwardBackend) CompleteMultipartUpload(ctx context.Context, bucket, ke
 	return "", `"` + etag + `"`, err
 }
 
-// completed gives the ETag of the object that an upload has become. The answer to the
+// completed gives the ETag of the object that an upload has become, "" when it may not
+// look. The answer to the
 // call is no proof: a server does not know any more what an earlier call has completed
 // whose answer got lost, and one that was cut off in the middle may say of the next
 // call that all is well.
@@ -112,6 +116,8 @@ func (b *forwardBackend) completed(ctx context.Context, key, mark string, answer
 	}
 	head, err := b.head(ctx, key)
 	switch {
+	case mayNotLook(err):
+		return "", answer
 	case err != nil:
 		return "", err
 	case head != nil && head.Metadata[markHeader] == mark:
