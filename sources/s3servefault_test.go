@@ -473,7 +473,7 @@ func TestS3ServeTLS(t *testing.T) {
 	t.Parallel()
 	first, second := sinktest.NewAuthority(t), sinktest.NewAuthority(t)
 	dir, s := t.TempDir(), serveSettings()
-	cert, key := first.ServerPair("127.0.0.1")
+	cert, key := first.ServerPEM("127.0.0.1", time.Hour)
 	_, s.Serve.TLS.Cert, s.Serve.TLS.Key = first.Install(dir, cert, key)
 	e := serveOn(t, sourcetest.NewHost(t), s, &sourcetest.Publisher{})
 	put := func(trusted *sinktest.Authority) error {
@@ -488,7 +488,7 @@ func TestS3ServeTLS(t *testing.T) {
 	if err := put(first); err != nil {
 		t.Fatal(err)
 	}
-	cert, key = second.ServerPair("127.0.0.1")
+	cert, key = second.ServerPEM("127.0.0.1", time.Hour)
 	second.Install(dir, cert, key)
 	if err := put(second); err != nil {
 		t.Errorf("the new certificate is not shown: %v", err)

@@ -3,8 +3,6 @@ package sources_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/url"
 	"os"
@@ -30,9 +28,10 @@ import (
 // tlsFiles are an authority, what it signed for a client, and its configuration of a
 // server at 127.0.0.1, which wants to see a certificate of a client.
 type tlsFiles struct {
-	ca, cert, key string
-	server        *tls.Config
-	client        *tls.Config
+	ca, cert, key         string
+	server                *tls.Config
+	serverCert, serverKey []byte // of another such server
+	client                *tls.Config
 }
 
 func newTLSFiles(t *testing.T) *tlsFiles {
@@ -48,6 +47,7 @@ func newTLSFiles(t *testing.T) *tlsFiles {
 	cert, key := authority.Client("sluice")
 	f := &tlsFiles{ca: write("ca.pem", authority.PEM()), cert: write("cert.pem", cert), key: write("key.pem", key)}
 	f.server = authority.Server("127.0.0.1", time.Hour)
+	f.serverCert, f.serverKey = authority.ServerPEM("127.0.0.1", time.Hour)
 	f.server.NextProtos, f.server.ClientAuth, f.server.ClientCAs = nil, tls.RequireAndVerifyClientCert, authority.Pool()
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
@@ -179,23 +179,11 @@ func TestNATSTLS(t *testing.T) {
 	}
 }
 
-// serverPEM is what a server shows, and its key, in PEM.
-func serverPEM(t *testing.T, conf *tls.Config) (cert, key []byte) {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(conf.Certificates[0].PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: conf.Certificates[0].Certificate[0]}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-}
-
 // With sslmode=verify-full the changes come through TLS, from the server that the
 // certificate names and from no other.
 func testPostgresTLS(t *testing.T, server *sourcetest.Postgres) {
 	f, other := newTLSFiles(t), newTLSFiles(t)
-	cert, key := serverPEM(t, f.server)
-	server.Secure(t, cert, key)
+	server.Secure(t, f.serverCert, f.serverKey)
 	db := server.NewDatabase(t, `CREATE TABLE a (id int PRIMARY KEY)`)
 	prepare(t, server, db)
 	with := func(ca, host string) *sources.Postgres {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sluice/sinks/sinktest"
 )
 
 // The users of the broker's second listener.
@@ -31,6 +34,8 @@ type kafkaServer struct {
 	dir       string
 	plain     string // the address without a login
 	sasl      string // the address with one
+	secure    string // the address with one, through TLS
+	ca        string // the file of the authority that signed its certificate
 	cmd       *exec.Cmd
 	log       *lockedBuffer
 }
@@ -49,7 +54,7 @@ func newKafkaServer(t *testing.T) *kafkaServer {
 	}
 	k := &kafkaServer{
 		t: t, classPath: filepath.Join(libs, "*"), dir: t.TempDir(), log: &lockedBuffer{},
-		plain: fmt.Sprintf("127.0.0.1:%d", freePort(t)), sasl: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		plain: fmt.Sprintf("127.0.0.1:%d", freePort(t)), sasl: fmt.Sprintf("127.0.0.1:%d", freePort(t)), secure: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
 	}
 	k.configure()
 	format := exec.Command(java, "-cp", k.classPath, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk",
@@ -76,21 +81,32 @@ func (k *kafkaServer) file() string { return filepath.Join(k.dir, "server.proper
 
 func (k *kafkaServer) configure() {
 	k.t.Helper()
+	authority := sinktest.NewAuthority(k.t)
+	cert, key := authority.ServerPEM("127.0.0.1", time.Hour)
+	store := filepath.Join(k.dir, "server.pem")
+	k.ca = filepath.Join(k.dir, "ca.pem")
+	if err := errors.Join(os.WriteFile(store, append(key, cert...), 0o600), os.WriteFile(k.ca, authority.PEM(), 0o600)); err != nil {
+		k.t.Fatal(err)
+	}
 	controller := fmt.Sprintf("127.0.0.1:%d", freePort(k.t))
-	text := strings.NewReplacer("CONTROLLER_AT", controller, "PLAIN_AT", k.plain, "SASL_AT", k.sasl,
+	text := strings.NewReplacer("CONTROLLER_AT", controller, "PLAIN_AT", k.plain, "SASL_AT", k.sasl, "SECURE_AT", k.secure, "STORE", store,
 		"DIR", filepath.Join(k.dir, "data"), "USER", kafkaUser, "PASSWORD", kafkaPassword).Replace(`
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@CONTROLLER_AT
-listeners=PLAINTEXT://PLAIN_AT,SASL_PLAINTEXT://SASL_AT,CONTROLLER://CONTROLLER_AT
-advertised.listeners=PLAINTEXT://PLAIN_AT,SASL_PLAINTEXT://SASL_AT
+listeners=PLAINTEXT://PLAIN_AT,SASL_PLAINTEXT://SASL_AT,SASL_SSL://SECURE_AT,CONTROLLER://CONTROLLER_AT
+advertised.listeners=PLAINTEXT://PLAIN_AT,SASL_PLAINTEXT://SASL_AT,SASL_SSL://SECURE_AT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_USER="PASSWORD";
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.ssl.keystore.type=PEM
+listener.name.sasl_ssl.ssl.keystore.location=STORE
 log.dirs=DIR
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

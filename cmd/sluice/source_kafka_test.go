@@ -219,7 +219,7 @@ func outOfOrder(ids []string) (n int) {
 }
 
 // TestProcessKafkaLogin shows what a wrong password reads like, and that the right
-// one is good for every mechanism.
+// one is good for every mechanism, and through TLS.
 func TestProcessKafkaLogin(t *testing.T) {
 	t.Parallel()
 	k := newKafkaServer(t)
@@ -227,14 +227,18 @@ func TestProcessKafkaLogin(t *testing.T) {
 	w := newKafkaWriter(k, 10)
 	w.write(t.Context(), 60)
 	f := newFunction(t, nil)
-	for _, mechanism := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
+	for _, way := range []struct{ mechanism, tls string }{{"plain", ""}, {"scram-sha-256", ""}, {"scram-sha-512", ""}, {"scram-sha-512", fmt.Sprintf(", tls: {ca: %q}", k.ca)}} {
+		mechanism, brokers := way.mechanism, k.sasl
+		if way.tls != "" {
+			brokers = k.secure
+		}
 		for _, password := range []string{kafkaPassword + "x", kafkaPassword} {
 			file := filepath.Join(t.TempDir(), "password")
 			if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			login := fmt.Sprintf(`, sasl: {mechanism: %s, user: %s, password: "${file:%s}"}`, mechanism, kafkaUser, file)
-			sections := strings.Replace(fmt.Sprintf(kafkaSource, k.sasl, login), "group: sluice", "group: "+mechanism, 1)
+			sections := strings.Replace(fmt.Sprintf(kafkaSource, brokers, login+way.tls), "group: sluice", fmt.Sprintf("group: %s-%t", mechanism, way.tls != ""), 1)
 			p := newProgram(t, t.TempDir(), "", sections+"sinks:\n"+sinkYAML("f", f.URL, "")+fmt.Sprintf(everythingTo, "f"))
 			before := f.deliveries()
 			p.start()

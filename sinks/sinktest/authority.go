@@ -91,6 +91,13 @@ func (a *Authority) MutualServer(host string) *tls.Config {
 	return conf
 }
 
+// ServerPEM is the certificate of such a server, and its key, in PEM.
+func (a *Authority) ServerPEM(host string, life time.Duration) (cert, key []byte) {
+	a.t.Helper()
+	pair := a.Server(host, life).Certificates[0]
+	return a.pem(pair.Certificate[0], pair.PrivateKey)
+}
+
 // Client is a certificate for a client of that name, and its key, in PEM.
 func (a *Authority) Client(name string) (cert, key []byte) {
 	a.t.Helper()
@@ -98,24 +105,16 @@ func (a *Authority) Client(name string) (cert, key []byte) {
 	signed := a.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, a.cert, &private.PublicKey, time.Hour)
-	return a.pair(signed.Raw, private)
+	return a.pem(signed.Raw, private)
 }
 
-// ServerPair is the certificate of Server, and its key, in PEM.
-func (a *Authority) ServerPair(host string) (cert, key []byte) {
-	a.t.Helper()
-	made := a.Server(host, time.Hour).Certificates[0]
-	return a.pair(made.Certificate[0], made.PrivateKey)
-}
-
-func (a *Authority) pair(raw []byte, private any) (cert, key []byte) {
+func (a *Authority) pem(signed []byte, private any) (cert, key []byte) {
 	a.t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // Install writes the authority's certificate and a pair into a directory, in place of

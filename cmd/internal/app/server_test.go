@@ -137,7 +137,7 @@ func TestSourceCertificates(t *testing.T) {
 	f := apptest.NewFunction(t, nil)
 	authority := sinktest.NewAuthority(t)
 	dir := t.TempDir()
-	cert, key := authority.ServerPair("127.0.0.1")
+	cert, key := authority.ServerPEM("127.0.0.1", time.Hour)
 	ca, certFile, keyFile := authority.Install(dir, cert, key)
 	own, err := tls.X509KeyPair(authority.Client("partner"))
 	mustDo(t, err)
