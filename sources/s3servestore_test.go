@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rclone/gofakes3"
@@ -154,4 +155,20 @@ func TestS3ServeSequencers(t *testing.T) {
 		}
 		last = next
 	}
+}
+
+// A change has as long as its bytes may take, and never for ever: nobody else may change
+// the object meanwhile.
+func TestS3ServeForwardPatience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for size, want := range map[int64]time.Duration{0: time.Minute, 1 << 20: 76 * time.Second, 64 << 20: 1084 * time.Second, 5 << 30: time.Hour} {
+			ctx, cancel := sending(t.Context(), size)
+			until, _ := ctx.Deadline()
+			if got := time.Until(until); got != want {
+				t.Errorf("%d bytes may take %v, want %v", size, got, want)
+			}
+			cancel()
+		}
+	})
 }
