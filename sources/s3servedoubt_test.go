@@ -39,6 +39,26 @@ func behindProxy(t *testing.T, address string, answer func(w http.ResponseWriter
 	return front.URL
 }
 
+// parts uploads the only part of a multipart upload, and gives what completes it.
+func (e *endpoint) parts(key string) *s3.CompleteMultipartUploadInput {
+	e.t.Helper()
+	ctx, bucket := e.t.Context(), aws.String(serveBucket)
+	begun, err := e.client().CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: bucket, Key: &key})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	part, err := e.client().UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: bucket, Key: &key, UploadId: begun.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(make([]byte, 100)),
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return &s3.CompleteMultipartUploadInput{
+		Bucket: bucket, Key: &key, UploadId: begun.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}},
+	}
+}
+
 // The S3 behind is down, and so forward is taken out of the settings while nobody knows
 // what became of the last changes. The endpoint goes on with its own disk: without the
 // events of what nobody was told to be done, and with that of an upload that is known to
@@ -60,24 +80,11 @@ func TestS3ServeForwardTakenOut(t *testing.T) {
 		return nil
 	}}
 	e := serveOn(t, host, forwardTo(t, address), pub)
-	bucket, big := aws.String(serveBucket), aws.String("big")
+	bucket := aws.String(serveBucket)
 	if err := e.put("kept", "old"); err != nil {
 		t.Fatal(err)
 	}
-	begun, err := e.client().CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: bucket, Key: big})
-	if err != nil {
-		t.Fatal(err)
-	}
-	part, err := e.client().UploadPart(t.Context(), &s3.UploadPartInput{
-		Bucket: bucket, Key: big, UploadId: begun.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(make([]byte, 100)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete := &s3.CompleteMultipartUploadInput{
-		Bucket: bucket, Key: big, UploadId: begun.UploadId,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}},
-	}
+	complete := e.parts("big")
 	refuses.Store(true)
 	if _, err := e.client().CompleteMultipartUpload(t.Context(), complete); err == nil {
 		t.Error("an upload is acknowledged whose event the bus does not have")
@@ -202,18 +209,9 @@ func TestS3ServeForwardReaps(t *testing.T) {
 	for range 8 {
 		begin("old")
 	}
-	id := begin("complete")
-	complete.Store(id)
-	part, err := e.client().UploadPart(t.Context(), &s3.UploadPartInput{
-		Bucket: bucket, Key: aws.String("complete"), UploadId: id, PartNumber: aws.Int32(1), Body: bytes.NewReader(make([]byte, 100)),
-	})
-	if err == nil {
-		_, err = e.client().CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
-			Bucket: bucket, Key: aws.String("complete"), UploadId: id,
-			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}},
-		})
-	}
-	if err != nil {
+	whole := e.parts("complete")
+	complete.Store(whole.UploadId)
+	if _, err := e.client().CompleteMultipartUpload(t.Context(), whole); err != nil {
 		t.Fatal(err)
 	}
 	e.stop()
@@ -226,4 +224,27 @@ func TestS3ServeForwardReaps(t *testing.T) {
 	if asked.Load() {
 		t.Error("the other S3 is asked to abort an upload that is complete")
 	}
+}
+
+// An upload is complete behind and the bus has no event of it, when the endpoint ends and
+// somebody else removes the object. Who asks again is told that it is complete: so it has
+// its event.
+func TestS3ServeForwardCompleteOnce(t *testing.T) {
+	t.Parallel()
+	behind, host := servedS3(t), sourcetest.NewHost(t)
+	s := forwardTo(t, behind.url())
+	e := serveOn(t, host, s, &sourcetest.Publisher{Before: func(context.Context) error { return errors.New("the bus takes nothing") }})
+	complete := e.parts("big")
+	if _, err := e.client().CompleteMultipartUpload(t.Context(), complete); err == nil {
+		t.Error("an upload is acknowledged whose event the bus does not have")
+	}
+	e.stop()
+	if _, err := behind.client().DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("other"), Key: complete.Key}); err != nil {
+		t.Fatal(err)
+	}
+	e = serveOn(t, host, s, &sourcetest.Publisher{})
+	if _, err := e.client().CompleteMultipartUpload(t.Context(), complete); err != nil {
+		t.Fatal(err)
+	}
+	e.wantTold("object.created.complete_multipart_upload big 100")
 }

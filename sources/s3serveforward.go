@@ -107,6 +107,11 @@ func (b *forwardBackend) upstream(key string, err error) error {
 
 // happened tells whether the upload with that mark, or the removal, was done.
 func (b *forwardBackend) happened(ctx context.Context, name objectName, doubt string) (bool, error) {
+	// Who asks once more about an upload that is noted as complete is told so, whatever
+	// became of the object since.
+	if done, err := b.out.completed(doubt); done || err != nil {
+		return done, err
+	}
 	head, err := b.head(ctx, name.key)
 	if err != nil || head == nil {
 		return head == nil && doubt == doubtRemoved, err

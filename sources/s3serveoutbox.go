@@ -220,7 +220,17 @@ func (o *outbox) clear(ctx context.Context, due []dueEvent) (sure []dueEvent, er
 // event is on the bus: so leaving the event out takes nothing back, whereas publishing
 // it may tell of an object that never was. But a multipart upload that the other S3
 // completed is noted here, and who asks once more is told so: its event counts.
-func (o *outbox) noted(_ context.Context, name objectName, doubt string) (done bool, err error) {
+func (o *outbox) noted(_ context.Context, name objectName, doubt string) (bool, error) {
+	done, err := o.completed(doubt)
+	if err == nil && !done {
+		o.env.Log.Warn("the event of a change is left out: the S3 that it was forwarded to did not say that it was made, and forward is not in the settings any more",
+			"bucket", name.bucket, "key", name.key, "removed", doubt == doubtRemoved)
+	}
+	return done, err
+}
+
+// completed tells whether the doubt is about a multipart upload that is noted as complete.
+func (o *outbox) completed(doubt string) (done bool, err error) {
 	err = o.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(tableUploads)).ForEach(func(_, doc []byte) error {
 			var u partsUpload
@@ -229,10 +239,6 @@ func (o *outbox) noted(_ context.Context, name objectName, doubt string) (done b
 			return err
 		})
 	})
-	if err == nil && !done {
-		o.env.Log.Warn("the event of a change is left out: the S3 that it was forwarded to did not say that it was made, and forward is not in the settings any more",
-			"bucket", name.bucket, "key", name.key, "removed", doubt == doubtRemoved)
-	}
 	return done, err
 }
 
