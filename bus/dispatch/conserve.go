@@ -196,6 +196,13 @@ func (p *passage) passed(seq uint64, events int) {
 	}
 }
 
+// behind is how many events wait for the router.
+func (p *passage) behind() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(max(0, p.writer.now.events-p.router.now.events))
+}
+
 // compare ends the comparison that both sides have got to, begins the next, and
 // tells how many events are missing so far.
 func (p *passage) compare() int64 {

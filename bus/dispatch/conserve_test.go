@@ -330,3 +330,31 @@ func BenchmarkConservation(b *testing.B) {
 		d.Compare()
 	}
 }
+
+// An event that the router has not come to yet is not settled.
+func TestUnsettledBehindTheRouter(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var held atomic.Bool
+		slow := func(_ context.Context, op memlog.Op) error {
+			if op.Name == memlog.OpNext && op.Stream == bus.Events && held.Load() {
+				<-time.After(time.Minute)
+			}
+			return nil
+		}
+		f := newFar(nil)
+		d := start(t, memlog.New(memlog.Options{Hook: slow}), one(t, spec("f", f, nil)))
+		defer d.stop()
+		held.Store(true)
+		d.publish("e1") // the read that waits already gets it
+		synctest.Wait()
+		d.publish("e2", "e3")
+		synctest.Wait()
+		if n := d.Unsettled(); n != 2+1-f.count() {
+			t.Errorf("%d events are unsettled while the router has not read them, of which %d arrived", n, f.count())
+		}
+		pass(5 * time.Minute)
+		if n := d.Unsettled(); n != 0 || f.count() != 3 {
+			t.Errorf("%d events are unsettled in the end, and %d of 3 arrived", n, f.count())
+		}
+	})
+}

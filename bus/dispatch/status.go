@@ -207,10 +207,12 @@ func (l *lane) sum() Balance {
 	}
 }
 
-// Unsettled is how many events of the log are not settled, of those routed so far.
+// Unsettled is how many events of the log are not settled: those that this process has
+// stored and not routed, and those of which a delivery is under way.
 func (d *Dispatcher) Unsettled() int {
+	behind := d.passage.behind() // before the others: what is routed meanwhile counts twice, and not never
 	n, _ := d.events.load()
-	return n
+	return behind + n
 }
 
 // Recovering tells that not everything which an earlier process left is read yet: the
