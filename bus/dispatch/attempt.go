@@ -59,10 +59,51 @@ func (l *lane) deadline(conf *laneConf) context.Context {
 	return conf.deadlines.begin(time.Now())
 }
 
-// judge records an attempt, and does what the policy says. watch tells whether
-// the attempt says something about the sink that is not known yet.
-func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Duration, err error, watch bool) {
-	now, wall := start.Add(took), l.d.now()
+// result is what came of an attempt at one delivery.
+type result struct {
+	start time.Time
+	took  time.Duration
+	err   error
+	sent  bool // it was an attempt at the sink, and not what ended before that
+	watch bool // it says something about the sink that is not known yet
+}
+
+// unwritten is what the store does not know yet of deliveries whose attempt is over.
+type unwritten struct {
+	waits []wait
+	dead  []death
+}
+
+// death is a delivery that was given up, and the attempt that did it.
+type death struct {
+	d    *delivery
+	why  Verdict
+	last Attempt
+}
+
+// judge records an attempt at one delivery, and does what the policy says.
+func (l *lane) judge(conf *laneConf, d *delivery, r result) {
+	var u unwritten
+	l.decide(conf, d, r, &u)
+	l.write(conf, u)
+}
+
+// write makes durable what follows from an attempt, and waits for that: all of a batch
+// share the writes of the log.
+func (l *lane) write(conf *laneConf, u unwritten) {
+	l.report(conf, u.dead)
+	buried := l.d.bury(l, u.dead)
+	if len(u.waits) > 0 {
+		l.d.retries.schedule(l, u.waits...)
+	}
+	buried.Wait()
+}
+
+// decide records an attempt at one delivery. What the policy says is done, or is added
+// to what is to be written.
+func (l *lane) decide(conf *laneConf, d *delivery, r result, u *unwritten) {
+	took, err := r.took, r.err
+	now, wall := r.start.Add(took), l.d.now()
 	a := Attempt{At: wall.Add(-took), Duration: took, Class: Class(err)}
 	var answer *sinks.Error
 	if errors.As(err, &answer) {
@@ -73,10 +114,10 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	}
 	n := d.tried() + 1
 	after, verdict := conf.next(n, d.attempts, wall.Sub(d.accepted), d.sinceFirst(wall), err)
-	l.ending(d, a, verdict)
-	if watch {
+	l.ending(d, a, verdict, r.sent)
+	if r.watch {
 		l.metrics.attempt(a.Class, took)
-		l.observe(conf, verdict, a, n, err, now)
+		l.observe(conf, verdict, a, err, now)
 	}
 	l.d.fates.outcome(d, a, verdict, after, n)
 	l.d.history.outcome(d, a, verdict, after, n)
@@ -92,17 +133,11 @@ func (l *lane) judge(conf *laneConf, d *delivery, start time.Time, took time.Dur
 	case Again:
 		l.log.Warn("delivery failed; trying again later", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "after", after.Round(time.Millisecond), "err", err)
-		l.d.retries.schedule(l, wait{d: d, after: after})
+		u.waits = append(u.waits, wait{d: d, after: after})
 	default:
 		l.log.Error("delivery given up: dead letter", "event_id", d.event.ID(), "source", d.event.Source(),
 			"rule", d.rule, "attempt", n, "reason", verdict.String(), "err", err)
-		if to := conf.options.OnFailure; to != "" && !isReport(d.rule) {
-			if err := l.tell(conf, d, to, failed, a, verdict.String(), nil); err != nil {
-				// The dead letter says it all, the report is on top.
-				l.log.Error("cannot report a dead letter to the sink of on_failure", "event_id", d.event.ID(), "rule", d.rule, "to", to, "err", err)
-			}
-		}
-		l.d.bury(l, d, verdict)
+		u.dead = append(u.dead, death{d: d, why: verdict, last: a})
 	}
 }
 
@@ -125,7 +160,7 @@ func (l *lane) lease(d *delivery, err error, most time.Duration) {
 }
 
 // observe tells the breaker and the lane's state about an attempt.
-func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err error, now time.Time) {
+func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, err error, now time.Time) {
 	l.mu.Lock()
 	if err == nil || verdict == Leased {
 		l.lastOKAt = now
@@ -142,9 +177,6 @@ func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, n int, err er
 	l.pace.observe(h, a.Duration, now)
 	if changed && !l.breaker.open {
 		l.pace.restart()
-	}
-	if n == 1 {
-		l.budget.fresh()
 	}
 	open, until := l.breaker.open, l.breaker.until
 	if changed || open {

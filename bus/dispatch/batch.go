@@ -110,7 +110,7 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 			}
 			return
 		case err != nil:
-			l.judge(conf, d, start, 0, err, false) // it says nothing about the sink
+			l.judge(conf, d, result{start: start, err: err}) // it says nothing about the sink
 			return
 		}
 	}
@@ -145,13 +145,15 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 			watch = -1 // it says nothing about the sink
 		}
 	}
+	var u unwritten
 	for i, d := range batch {
 		one := err
 		if one == nil && i < len(failed) {
 			one = failed[i]
 		}
-		l.judge(conf, d, start, took, one, i == watch)
+		l.decide(conf, d, result{start: start, took: took, err: one, sent: true, watch: i == watch}, &u)
 	}
+	l.write(conf, u)
 }
 
 // telling is which delivery of an attempt at n says how the sink is doing: the breaker
@@ -198,7 +200,7 @@ func (l *lane) endLeases(conf *laneConf, batch []*delivery, now time.Time) (rest
 			continue
 		}
 		l.leaseOver(d)
-		l.judge(conf, d, now, 0, errLeaseOver, false)
+		l.judge(conf, d, result{start: now, err: errLeaseOver})
 	}
 	return rest
 }

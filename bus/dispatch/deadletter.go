@@ -122,18 +122,33 @@ func (dl *deadLetters) total(key string) int {
 // not become a dead letter because the store is full.
 const buryAgain = 10 * time.Second
 
-// bury makes a dead letter of a delivery and waits until that is durable; then
-// what covered the delivery is settled.
-func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
+// bury makes dead letters of deliveries of a lane, in one write. Who waits for buried
+// knows that they are durable, and what covered the deliveries is settled.
+func (d *Dispatcher) bury(l *lane, all []death) (buried *sync.WaitGroup) {
+	buried = new(sync.WaitGroup)
+	writes := make([]write, len(all))
+	for i, one := range all {
+		writes[i] = d.burial(l, one.d, one.why, buried.Done)
+	}
+	buried.Add(len(all))
+	if err := d.deadWriter.submit(writes...); err != nil { // shutting down
+		for _, one := range all {
+			l.leave(one.d, nowhere)
+			buried.Done()
+		}
+	}
+	return buried
+}
+
+// burial is the write that makes a dead letter of a delivery.
+func (d *Dispatcher) burial(l *lane, dv *delivery, why Verdict, done func()) write {
 	l.mu.Lock() // what covers it may be about to change: see detachedAs
 	m := dv.meta()
 	l.mu.Unlock()
 	m.Due = time.Time{}
 	m.Reason, m.Died, m.Config = why.String(), d.now(), d.routing.Load().version
-	durable := make(chan struct{})
-	rec := appendDelivery(nil, &m, dv.event)
-	err := d.deadWriter.submit(write{key: dv.sink, record: rec, done: func(_ bus.Position, _ int, err error) {
-		defer close(durable)
+	return write{key: dv.sink, record: appendDelivery(nil, &m, dv.event), done: func(_ bus.Position, _ int, err error) {
+		defer done()
 		if err != nil {
 			d.retries.keep(l, dv, time.Now().Add(buryAgain), err)
 			return
@@ -142,12 +157,7 @@ func (d *Dispatcher) bury(l *lane, dv *delivery, why Verdict) {
 		dv.sealed = true
 		l.metrics.buried(dv.rule, m.Reason)
 		l.end(dv, &l.metrics.live.dead)
-	}})
-	if err != nil { // shutting down
-		l.leave(dv, nowhere)
-		return
-	}
-	<-durable
+	}}
 }
 
 // walk calls visit with each dead letter that is there from a position on, in

@@ -11,7 +11,8 @@
 //	crew.go        the goroutines that make attempts, and the time that those have
 //	attempt.go     one attempt, and what follows from it (policy.go)
 //	feed.go        brings the backlog of a sink back into its lane
-//	retry.go       what waits for its next attempt; lease.go for the end of a job that takes longer
+//	retry.go       what waits for its next attempt (parked.go: beyond the budget); lease.go for the end of
+//	               a job that takes longer
 //	pull.go        queues: consumers fetch from a lane that has no workers
 //	reply.go       what a sink answered becomes events and reports
 //	takeover.go    each record names the one before: what had moved on is not there twice after a crash

@@ -286,10 +286,13 @@ func (l *lane) leave(d *delivery, next func()) {
 func nowhere() {}
 
 // ending keeps the sweep away from a delivery whose attempt is over, and adds
-// that to its history.
-func (l *lane) ending(d *delivery, a Attempt, verdict Verdict) {
+// that to its history. The first that was sent is what a share of retries is due to.
+func (l *lane) ending(d *delivery, a Attempt, verdict Verdict, sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if sent && d.tried() == 0 && l.budget.fresh() {
+		l.d.retries.turnNow(l.name)
+	}
 	if d.state == running {
 		d.state = done
 	}

@@ -270,7 +270,7 @@ func (o *openedLease) restore() {
 // judge ends the lease.
 func (o *openedLease) judge(failure error) {
 	o.lane.leaseOver(o.w.d)
-	o.lane.judge(o.conf, o.w.d, o.start, o.took, failure, false)
+	o.lane.judge(o.conf, o.w.d, result{start: o.start, took: o.took, err: failure})
 	o.lane.release(o.conf)
 	o.done()
 }

@@ -113,6 +113,7 @@ type budget struct {
 	share  float64
 	tokens float64
 	filled time.Time
+	owed   bool // a retry was refused since there was last a token for one
 }
 
 const (
@@ -120,11 +121,19 @@ const (
 	budgetMost  = 10.0 // seconds of the floor, and as much of the share, that can be saved up
 )
 
-// fresh notes a first attempt.
-func (b *budget) fresh() { b.tokens = min(b.tokens+b.share, budgetFloor*budgetMost*2) }
+// fresh notes the first attempt at a delivery, by itself or in a batch. It tells
+// whether there is a token now for a retry that was refused.
+func (b *budget) fresh() bool {
+	b.tokens = min(b.tokens+b.share, budgetFloor*budgetMost*2)
+	if !b.owed || b.tokens < 1 {
+		return false
+	}
+	b.owed = false
+	return true
+}
 
-// take tells whether one retry may go now.
-func (b *budget) take(now time.Time) bool {
+// take tells whether one retry may go now, or when the floor has a token for it.
+func (b *budget) take(now time.Time) (ok bool, in time.Duration) {
 	if b.filled.IsZero() {
 		b.tokens = budgetFloor * budgetMost
 	} else if b.tokens < budgetFloor*budgetMost {
@@ -132,8 +141,9 @@ func (b *budget) take(now time.Time) bool {
 	}
 	b.filled = now
 	if b.tokens < 1 {
-		return false
+		b.owed = true
+		return false, time.Duration((1-b.tokens)/budgetFloor*float64(time.Second)) + time.Microsecond
 	}
 	b.tokens--
-	return true
+	return true, 0
 }

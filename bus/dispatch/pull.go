@@ -147,7 +147,7 @@ func (l *lane) shape(f *fetched) {
 	for _, dv := range f.ready {
 		e, err := l.d.message(dv)
 		if err != nil {
-			over.Go(func() { l.judge(f.conf, dv, time.Now(), 0, err, false) })
+			over.Go(func() { l.judge(f.conf, dv, result{start: time.Now(), err: err}) })
 			continue
 		}
 		kept, f.events = append(kept, dv), append(f.events, e)
@@ -179,7 +179,7 @@ func (l *lane) hand(f fetched, visibility time.Duration) []Message {
 	var over sync.WaitGroup
 	for _, dv := range f.expired {
 		l.leaseOver(dv)
-		over.Go(func() { l.judge(f.conf, dv, time.Now(), 0, errLeaseOver, false) })
+		over.Go(func() { l.judge(f.conf, dv, result{start: time.Now(), err: errLeaseOver}) })
 	}
 	waits := make([]wait, 0, len(f.ready)+len(f.delayed))
 	for _, dv := range f.ready {
@@ -206,7 +206,7 @@ func (l *lane) hand(f fetched, visibility time.Duration) []Message {
 // leasing gives a delivery to a consumer, but for the record of that.
 func (l *lane) leasing(dv *delivery, visibility time.Duration) *delivery {
 	a := Attempt{At: l.d.now(), Class: Class(&leaseTaken{Duration: visibility})}
-	l.ending(dv, a, Leased)
+	l.ending(dv, a, Leased, false)
 	l.d.fates.outcome(dv, a, Leased, visibility, dv.tried()+1)
 	l.d.history.outcome(dv, a, Leased, visibility, dv.tried()+1)
 	l.mu.Lock()
@@ -431,7 +431,7 @@ func (l *lane) discard(f *fetched, until time.Time) (n int) {
 			l.giveBack(dv)
 			continue
 		}
-		l.judge(f.conf, dv, time.Now(), 0, errDiscarded, false)
+		l.judge(f.conf, dv, result{start: time.Now(), err: errDiscarded})
 		n++
 	}
 	return n

@@ -162,16 +162,62 @@ type reportedAnswer struct {
 
 // tell makes a report durable for the sink that wants it.
 func (l *lane) tell(conf *laneConf, d *delivery, to string, what report, last Attempt, reason string, a *sinks.Answer) error {
+	one, err := l.newReport(d, to, what, last, reason, a)
+	if err != nil {
+		return err
+	}
+	return l.send(conf, one)
+}
+
+// report tells the sink that wants to hear of them about deliveries that were given up.
+// The dead letter says it all, a report is on top: without one, the log says so.
+func (l *lane) report(conf *laneConf, dead []death) {
+	to := conf.options.OnFailure
+	var told []*delivery
+	var all []outgoing
+	fail := func(d *delivery, err error) {
+		l.log.Error("cannot report a dead letter to the sink of on_failure", "event_id", d.event.ID(), "rule", d.rule, "to", to, "err", err)
+	}
+	for _, one := range dead {
+		if to == "" || isReport(one.d.rule) {
+			continue
+		}
+		o, err := l.newReport(one.d, to, failed, one.last, one.why.String(), nil)
+		if err != nil {
+			fail(one.d, err)
+			continue
+		}
+		told, all = append(told, one.d), append(all, o)
+	}
+	if len(all) == 0 {
+		return
+	}
+	if err := l.send(conf, all...); err != nil {
+		for _, d := range told {
+			fail(d, err)
+		}
+	}
+}
+
+// send makes reports durable.
+func (l *lane) send(conf *laneConf, all ...outgoing) error {
+	ctx, cancel := context.WithTimeout(l.d.attempts, time.Duration(conf.options.Timeout))
+	defer cancel()
+	return store(ctx, all, fromReport)
+}
+
+// newReport is a report on its way to the sink that wants it.
+func (l *lane) newReport(d *delivery, to string, what report, last Attempt, reason string, a *sinks.Answer) (outgoing, error) {
 	target := l.d.laneNamed(to)
 	if target == nil || !target.configured() {
-		return fmt.Errorf("there is no sink %q any more", to)
+		return outgoing{}, fmt.Errorf("there is no sink %q any more", to)
 	}
 	data, err := json.Marshal(reported{
 		Sink: l.name, Rule: d.rule, Delivery: d.id, Reason: reason, Attempts: d.tried(), Last: last,
 		Answer: reportAnswer(a), Event: d.event.AppendJSON(nil),
 	})
 	if err != nil {
-		return err
+		return outgoing{}, err
 	}
 	is := reportIdentity(l.name, d.id, what)
 	// A sink may reply to a report: the hops go on, or a loop that leads through
@@ -183,14 +229,12 @@ func (l *lane) tell(conf *laneConf, d *delivery, to string, what report, last At
 		{Name: HopsAttribute, Value: strconv.Itoa(sinks.Hops(d.event))},
 	}, data)
 	if err != nil {
-		return err
+		return outgoing{}, err
 	}
-	ctx, cancel := context.WithTimeout(l.d.attempts, time.Duration(conf.options.Timeout))
-	defer cancel()
 	e = bus.Stamp(e, time.Now())
-	return store(ctx, []outgoing{{target, &delivery{
+	return outgoing{target, &delivery{
 		event: e, id: deliveryID(e, what.rule, to, ""), rule: what.rule, sink: to, accepted: time.Now(),
-	}}}, fromReport)
+	}}, nil
 }
 
 // reportIdentity is the identity of the report of a delivery.

@@ -19,7 +19,8 @@ type retries struct {
 
 	mu     sync.Mutex
 	heap   retryHeap
-	bytes  int // of the deliveries kept in memory
+	bytes  int                // of the deliveries kept in memory
+	parked map[string]*parked // by sink: what is due and beyond its budget
 	counts map[string]int
 	leases leases
 	ended  []bus.Position // records of ends that the ledgers, as they are saved, do not know
@@ -39,6 +40,7 @@ type retry struct {
 	key      string
 	leased   string // the delivery's id, when it waits for the end of a job until it is due
 	try      int    // the number of the attempt that took the lease
+	turn     bool   // it is no delivery, but the time of those that are parked
 
 	place int // in the heap
 }
@@ -49,7 +51,7 @@ const (
 )
 
 func newRetries(d *Dispatcher) *retries {
-	r := &retries{d: d, books: d.newLedger(bus.Retries, false), counts: map[string]int{}, leases: newLeases(), wake: make(chan struct{}, 1)}
+	r := &retries{d: d, books: d.newLedger(bus.Retries, false), counts: map[string]int{}, parked: map[string]*parked{}, leases: newLeases(), wake: make(chan struct{}, 1)}
 	r.books.whole = func(seq uint64) { d.remover.remove(d.retryStream, r.books, seq) }
 	return r
 }
@@ -144,13 +146,7 @@ func (r *retries) again(w *retry) {
 }
 
 func (r *retries) put(w *retry) {
-	if w.d != nil {
-		if size := w.d.event.Size(); w.pinned || r.bytes+size <= retryMemory {
-			r.bytes += size
-		} else {
-			w.d = nil
-		}
-	}
+	r.keepBytes(w)
 	heap.Push(&r.heap, w)
 	r.leases.put(w)
 	if w.place == 0 {
@@ -158,12 +154,29 @@ func (r *retries) put(w *retry) {
 	}
 }
 
-// remove takes a retry out. It counts as waiting until gone. The caller holds mu.
-func (r *retries) remove(w *retry) {
-	heap.Remove(&r.heap, w.place)
+// keepBytes keeps the event of a retry in memory, or lets go of it.
+func (r *retries) keepBytes(w *retry) {
+	if w.d == nil {
+		return
+	}
+	if size := w.d.event.Size(); w.pinned || r.bytes+size <= retryMemory {
+		r.bytes += size
+	} else {
+		w.d = nil
+	}
+}
+
+// dropBytes is the end of keepBytes.
+func (r *retries) dropBytes(w *retry) {
 	if w.d != nil {
 		r.bytes -= w.d.event.Size()
 	}
+}
+
+// remove takes a retry out. It counts as waiting until gone. The caller holds mu.
+func (r *retries) remove(w *retry) {
+	heap.Remove(&r.heap, w.place)
+	r.dropBytes(w)
 	r.leases.drop(w)
 }
 
@@ -220,18 +233,30 @@ func (r *retries) run(ctx context.Context) {
 	}
 }
 
-// bring offers a due retry to its lane.
+// bring offers a due retry to its lane, when it is within the budget of that.
 func (r *retries) bring(ctx context.Context, w *retry) {
-	for r.d.backlogWriter.backlog() > retryAhead && ctx.Err() == nil {
-		pause(ctx, 10*time.Millisecond)
-	}
 	l := r.d.lane(w.sink)
 	over := w.leased != "" // and nothing can end it any more but its time
 	w.leased = ""
-	if !w.pinned && !over && !l.mayRetry() {
-		w.due = time.Now().Add(budgetPause)
-		r.again(w)
-		return
+	switch {
+	case w.turn:
+		r.takeTurn(ctx, l)
+	case w.pinned || over:
+		r.offer(ctx, l, w)
+	case r.parkBehind(w):
+	default:
+		if ok, in := l.mayRetry(); !ok {
+			r.park(w, time.Now().Add(in))
+			return
+		}
+		r.offer(ctx, l, w)
+	}
+}
+
+// offer offers a retry to its lane.
+func (r *retries) offer(ctx context.Context, l *lane, w *retry) {
+	for r.d.backlogWriter.backlog() > retryAhead && ctx.Err() == nil {
+		pause(ctx, 10*time.Millisecond)
 	}
 	if w.d == nil {
 		d, err := r.load(ctx, w)
@@ -256,16 +281,6 @@ func (r *retries) bring(ctx context.Context, w *retry) {
 	defer l.mu.Unlock()
 	r.gone(w.sink)
 	l.accept(w.d)
-}
-
-// budgetPause is how long a retry waits that is beyond the sink's budget.
-const budgetPause = 200 * time.Millisecond
-
-// mayRetry tells whether a retry is within the sink's budget.
-func (l *lane) mayRetry() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.conf != nil && l.conf.pull != nil || l.budget.take(time.Now())
 }
 
 // lost gives up a retry that cannot be read any more, and its key.

@@ -415,9 +415,15 @@ func (l *lane) eachHeld(visit func(*delivery, string)) {
 func (r *retries) eachHeld(visit func(*delivery)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, w := range r.heap {
-		if w.d != nil {
-			visit(w.d)
+	see := func(all []*retry) {
+		for _, w := range all {
+			if w.d != nil {
+				visit(w.d)
+			}
 		}
+	}
+	see(r.heap)
+	for _, p := range r.parked {
+		see(p.list)
 	}
 }
