@@ -361,23 +361,7 @@ func TestProcessS3Fsync(t *testing.T) {
 	needed(t, missing, "install strace")
 	p := newS3Program(t)
 	p.start()
-	trace := filepath.Join(t.TempDir(), "trace")
-	tracer := exec.Command(strace, "-f", "-y", "-s", "32", "-e", "trace=fsync,fdatasync,write", "-o", trace, "-p", fmt.Sprint(p.cmd.Process.Pid))
-	said := &lockedBuffer{}
-	tracer.Stderr = said
-	if err := tracer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tracer.Process.Kill() })
-	ended := make(chan error, 1)
-	go func() { ended <- tracer.Wait() }()
-	for !strings.Contains(said.String(), "attached") {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ended:
-			t.Skipf("strace may not trace here: %s", said)
-		}
-	}
+	trace := p.trace(strace, "-s", "32", "-e", "trace=fsync,fdatasync,write")
 	const uploads = 20
 	for i := range uploads {
 		_, err := p.client(s3Secret).PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("uploads"), Key: aws.String(fmt.Sprint(i)), Body: strings.NewReader("hello")})
@@ -385,13 +369,7 @@ func TestProcessS3Fsync(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_ = tracer.Process.Signal(os.Interrupt)
-	<-ended
-	text, err := os.ReadFile(trace)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answers, err := checkS3Trace(string(text))
+	answers, err := checkS3Trace(trace())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,23 +386,16 @@ func checkS3Trace(trace string) (answers int, err error) {
 		"the object": regexp.MustCompile(`/files/[0-9a-f]{2}/[0-9a-f]{32}>`), "its directory": regexp.MustCompile(`/files/[0-9a-f]{2}>`),
 		"its record": regexp.MustCompile(`/objects\.db>`), "its event": regexp.MustCompile(`/EVENTS/msgs/\d+\.blk>`),
 	}
-	synced, begun := map[string]bool{}, map[string]string{} // begun: by thread
-	for line := range strings.Lines(trace) {
-		thread, call, _ := strings.Cut(line, " ")
-		if strings.Contains(call, "unfinished") {
-			begun[thread] = call
-		}
-		if strings.Contains(call, "resumed") {
-			call = begun[thread] + call
-		}
-		if strings.Contains(call, "sync(") && strings.Contains(call, "= 0") {
+	synced := map[string]bool{}
+	for call := range systemCalls(trace) {
+		if call.ends && strings.Contains(call.text, "sync(") && strings.Contains(call.text, "= 0") {
 			for kind, of := range kinds {
-				if of.MatchString(call) {
+				if of.MatchString(call.text) {
 					synced[kind] = true
 				}
 			}
 		}
-		if strings.Contains(line, `"HTTP/1.1 200 OK`) {
+		if call.begins && strings.Contains(call.text, `"HTTP/1.1 200 OK`) {
 			answers++
 			if len(synced) != len(kinds) {
 				return answers, fmt.Errorf("answer %d came when only these were fsynced: %v", answers, slices.Collect(maps.Keys(synced)))
