@@ -129,8 +129,9 @@ const (
 // New makes a dispatcher over a log. It takes the log's content as it is; nothing
 // moves before Start.
 func New(c Config) (*Dispatcher, error) {
+	counters := newMetrics()
 	d := &Dispatcher{
-		store: c.Store, log: c.Log, metrics: newMetrics(), dedup: newDedup(c.Dedup),
+		store: countedLog{c.Store, counters.wrote(stateTable)}, log: c.Log, metrics: counters, dedup: newDedup(c.Dedup),
 		dirty: make(chan struct{}, 1), fates: newFates(), lanes: map[string]*lane{}, remover: newRemover(c.Log),
 		contents:      map[string]*contents{bus.Backlog: {}, bus.Retries: {}},
 		backlogStream: c.Store.Stream(bus.Backlog), retryStream: c.Store.Stream(bus.Retries),

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -78,7 +79,7 @@ func newMetrics() *metrics {
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900}, "sink"),
 		age: histogram("delivery_age_seconds", "Time from the acceptance of an event to its delivery, by sink.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 60, 300, 1800, 3600, 21600, 86400}, "sink"),
-		writes:  counter("store_writes_total", "Packs written, by stream.", "stream"),
+		writes:  counter("store_writes_total", "Packs written, by stream; of STATE the saves of what is settled, held and under way.", "stream"),
 		records: counter("store_records_total", "Records written, by stream.", "stream"),
 		writeTime: histogram("store_write_duration_seconds", "How long one write took, by stream.",
 			[]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}, "stream"),
@@ -120,6 +121,24 @@ func (m *metrics) wrote(stream string) func(records, bytes int, took time.Durati
 			took.Observe(d.Seconds())
 		}
 	}
+}
+
+// stateTable is the label of what is put into the table of state.
+const stateTable = "STATE"
+
+// countedLog counts what is put into the table of state, as the writers count what
+// they write.
+type countedLog struct {
+	bus.Log
+	wrote func(records, bytes int, took time.Duration, err error)
+}
+
+// PutState is bus.Log.
+func (l countedLog) PutState(ctx context.Context, key string, value []byte) error {
+	start := time.Now()
+	err := l.Log.PutState(ctx, key, value)
+	l.wrote(1, len(value), time.Since(start), err)
+	return err
 }
 
 // laneMetrics are the counters of one sink, looked up once.

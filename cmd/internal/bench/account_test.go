@@ -3,9 +3,11 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -205,5 +207,34 @@ func TestLogTail(t *testing.T) {
 	}
 	if !strings.HasSuffix(tail.String(), "\nmore") {
 		t.Errorf("the tail is %q", tail)
+	}
+}
+
+// TestWritesPerEvent reads two answers of /metrics: what is written to the log, to all
+// streams, and to save what is settled are three figures.
+func TestWritesPerEvent(t *testing.T) {
+	t.Parallel()
+	text := ""
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }))
+	defer server.Close()
+	p := &process{name: "bus", address: strings.TrimPrefix(server.URL, "http://")}
+	at := func(accepted, events, backlog, state int) snapshot {
+		text = fmt.Sprintf("sluice_events_accepted_total{source=\"http\"} %d\nsluice_store_records_total{stream=\"EVENTS\"} %d\n"+
+			"sluice_store_writes_total{stream=\"EVENTS\"} %d\nsluice_store_writes_total{stream=\"BACKLOG\"} %d\nsluice_store_writes_total{stream=\"STATE\"} %d\n",
+			accepted, accepted, events, backlog, state)
+		c, err := p.counters(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return snapshot{at: time.Duration(accepted), counters: c}
+	}
+	var m Measure
+	m.between(at(100, 100, 1, 50), at(200, 110, 6, 100))
+	if m.WritesPerEvent != 0.1 || m.AllWritesPerEvent != 0.15 || m.SavesPerEvent != 0.5 || m.RecordsPerPack != 10 {
+		t.Errorf("%v writes, %v packs, %v saves per event and %v events per pack, want 0.1, 0.15, 0.5 and 10",
+			m.WritesPerEvent, m.AllWritesPerEvent, m.SavesPerEvent, m.RecordsPerPack)
+	}
+	if sum := summarize([]Measure{m, m, m}); sum.SavesPerEvent != 0.5 {
+		t.Errorf("in the summary %v saves per event", sum.SavesPerEvent)
 	}
 }

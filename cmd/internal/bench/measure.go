@@ -114,6 +114,7 @@ func (m *Measure) between(from, to snapshot) {
 	if n := to.counters.accepted - from.counters.accepted; n > 0 {
 		m.WritesPerEvent = (to.counters.writes - from.counters.writes) / n
 		m.AllWritesPerEvent = (to.counters.allWrites - from.counters.allWrites) / n
+		m.SavesPerEvent = (to.counters.saves - from.counters.saves) / n
 	}
 	if n := to.counters.writes - from.counters.writes; n > 0 {
 		m.RecordsPerPack = (to.counters.records - from.counters.records) / n

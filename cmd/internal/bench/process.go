@@ -139,6 +139,7 @@ type counters struct {
 	accepted, spilled float64
 	writes, records   float64 // of EVENTS
 	allWrites         float64 // of all streams
+	saves             float64 // of what is settled
 }
 
 func (s *process) counters(ctx context.Context) (c counters, err error) {
@@ -160,6 +161,8 @@ func (s *process) counters(ctx context.Context) (c counters, err error) {
 		case name == `sluice_store_writes_total{stream="EVENTS"}`:
 			c.writes += n
 			c.allWrites += n
+		case name == `sluice_store_writes_total{stream="STATE"}`:
+			c.saves += n
 		case strings.HasPrefix(name, "sluice_store_writes_total{"):
 			c.allWrites += n
 		case name == `sluice_store_records_total{stream="EVENTS"}`:

@@ -50,7 +50,8 @@ type Measure struct {
 	PeakBytes           int64   `json:"peak_bytes"`
 	IdleBytes           int64   `json:"idle_bytes,omitempty"` // before the load
 	WritesPerEvent      float64 `json:"log_writes_per_event,omitempty"`
-	AllWritesPerEvent   float64 `json:"store_writes_per_event,omitempty"` // of all streams; the saves of the ledgers are not in it
+	AllWritesPerEvent   float64 `json:"store_writes_per_event,omitempty"` // of all streams
+	SavesPerEvent       float64 `json:"state_writes_per_event,omitempty"` // of what is settled: at most 20/s, so one for each of few events
 	RecordsPerPack      float64 `json:"records_per_log_write,omitempty"`
 	Depth               float64 `json:"depth,omitempty"`                // of a queue: the median of messages that wait
 	SpilledPerThousand  float64 `json:"spilled_per_thousand,omitempty"` // deliveries that went through the backlog
@@ -188,6 +189,7 @@ func summarize(rounds []Measure) Measure {
 		func(m *Measure) *float64 { return &m.BenchPerThousand },
 		func(m *Measure) *float64 { return &m.WritesPerEvent },
 		func(m *Measure) *float64 { return &m.AllWritesPerEvent },
+		func(m *Measure) *float64 { return &m.SavesPerEvent },
 		func(m *Measure) *float64 { return &m.RecordsPerPack },
 		func(m *Measure) *float64 { return &m.Depth },
 		func(m *Measure) *float64 { return &m.SpilledPerThousand },

@@ -45,6 +45,7 @@ func benchColumns() []column {
 		{"BENCH CPU", func(m *bench.Measure) string { return number(m.BenchPerThousand, "%.3f") }},
 		{"WRITES/EVENT", func(m *bench.Measure) string { return number(m.WritesPerEvent, "%.3f") }},
 		{"PACKS/EVENT", func(m *bench.Measure) string { return number(m.AllWritesPerEvent, "%.3f") }},
+		{"SAVES/EVENT", func(m *bench.Measure) string { return number(m.SavesPerEvent, "%.3f") }},
 		{"EVENTS/PACK", func(m *bench.Measure) string { return number(m.RecordsPerPack, "%.1f") }},
 		{"DEPTH", func(m *bench.Measure) string { return number(m.Depth, "%.0f") }},
 		{"SPILLED/1000", func(m *bench.Measure) string { return number(m.SpilledPerThousand, "%.1f") }},
