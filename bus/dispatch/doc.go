@@ -91,7 +91,9 @@
 // on 2 busy cores; every test prints its own. In each case nothing acknowledged was
 // lost and nobody had to help, but where the line says otherwise.
 //
-//	kill -9, 100 times      cmd/sluice TestProcessKill: 41,733 events acknowledged, 0 lost, 17,162 repeated
+//	kill -9, 100 times      cmd/sluice TestProcessKill: 62,861 events acknowledged, 0 lost at each of five sinks; 2,519
+//	                        repeated at the one that is well, 2,387 at the one with order_by, each key in order, 1,745
+//	                        at one that is down every other time, 2,590 at one with batches, 0 at one that is paused
 //	kill -9 amid retries    cmd/sluice TestProcessRetriesSurviveKill: attempts go on with their number
 //	kill -9 over a pile     cmd/sluice TestProcessPileUp: the backlog drains after the restart
 //	a crash at any one      faults_crash_test.go: 7 small histories through spill, retry, dead letter, redrive,

@@ -29,7 +29,8 @@ func kills() int {
 }
 
 // killUnderLoad starts the program and kills it in the middle of many publishers, that
-// many times, and returns the ids of the events that it acknowledged.
+// many times, and returns the ids of the events that it acknowledged. A publisher has
+// its own subject, and sends one event after the other.
 func (p *program) killUnderLoad(client *http.Client, rounds, size int) map[string]bool {
 	p.t.Helper()
 	var mu sync.Mutex
@@ -42,7 +43,7 @@ func (p *program) killUnderLoad(client *http.Client, rounds, size int) map[strin
 			load.Go(func() {
 				for i := 0; !stop.Load(); i++ {
 					id := fmt.Sprintf("r%d.w%d.%d", round, w, i)
-					if ok, _ := p.publish(client, id, size); ok {
+					if ok, _ := p.publishTo("/", client, id, size, fmt.Sprint("w", w)); ok {
 						mu.Lock()
 						acked[id] = true
 						mu.Unlock()
@@ -59,42 +60,69 @@ func (p *program) killUnderLoad(client *http.Client, rounds, size int) map[strin
 	return acked
 }
 
-// TestProcessKill kills the program at random moments under load. Every event
-// that was acknowledged is at the function in the end.
+// TestProcessKill kills the program at random moments under load. In the end every
+// event that was acknowledged is at each function: the one that is well, the one that
+// gets its events in order and fails some, the one that fails all of them in every
+// other life of the program, the one that takes batches, and the one that was paused.
 func TestProcessKill(t *testing.T) {
 	t.Parallel()
-	f := newFunction(t, nil)
-	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, "")+fmt.Sprintf(everythingTo, "f"))
+	well, failing, paused := newFunction(t, nil), newFunction(t, nil), newFunction(t, nil)
+	failing.set(func(w http.ResponseWriter, r *http.Request) {
+		if life(r)%2 == 0 {
+			http.Error(w, "out of order", http.StatusServiceUnavailable)
+			return
+		}
+		failing.took(r.Header.Get("ce-id"))
+	})
+	ordered, batched := newOrdered(t), newBatched(t)
+	const soon, at = ", retry: {initial: 50ms, max: 300ms}, breaker: {probe_after: 100ms, probe_max: 300ms}", "/?life=${env:SLUICE_TEST_LIFE}"
+	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("well", well.URL, "")+sinkYAML("ordered", ordered.URL+at, ", order_by: subject"+soon)+
+		sinkYAML("failing", failing.URL+at, soon)+sinkYAML("batched", batched.URL, ", batch: {max: 20, wait: 5ms}"+soon)+sinkYAML("paused", paused.URL, "")+
+		fmt.Sprintf(everythingTo, "well, ordered, failing, batched, paused"))
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 10 * time.Second}
+	p.start()
+	p.mustCLI("sinks", "pause", "paused")
+	p.kill()
 	rounds := kills()
 	acked := p.killUnderLoad(client, rounds, 200)
+	failing.set(nil)
+	if n := paused.distinct(); n > 0 {
+		t.Errorf("%d events came to a sink that is paused", n)
+	}
 	p.start()
+	p.mustCLI("sinks", "resume", "paused")
 	p.settled(60 * time.Second)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	lost, twice, most := 0, 0, 0
-	for id := range acked {
-		if f.got[id] == 0 {
-			lost++
+	ordered.mu.Lock()
+	batched.mu.Lock()
+	defer ordered.mu.Unlock()
+	defer batched.mu.Unlock()
+	lost, repeated := map[string]int{}, map[string]int{}
+	for name, f := range map[string]*function{"well": well, "ordered": ordered.function, "failing": failing, "batched": batched.function, "paused": paused} {
+		for id := range acked {
+			if f.times(id) == 0 {
+				lost[name]++
+			}
 		}
+		repeated[name] = f.total() - f.distinct()
 	}
-	for _, n := range f.got {
-		if n > 1 {
-			twice += n - 1
-			most = max(most, n)
-		}
-	}
-	t.Logf("%d rounds of kill -9: %d events acknowledged, %d lost, %d delivered more than once (%d times at most)", rounds, len(acked), lost, twice, most)
-	if lost > 0 {
-		t.Errorf("%d acknowledged events are missing at the function", lost)
+	t.Logf("%d rounds of kill -9: %d events acknowledged, lost: %v, delivered more than once: %v; %d batches, of up to %d",
+		rounds, len(acked), lost, repeated, batched.batches, batched.most)
+	if len(lost) > 0 {
+		t.Errorf("acknowledged events are missing at functions: %v", lost)
 	}
 	if len(acked) < 20*rounds {
 		t.Errorf("only %d events were acknowledged in %d rounds: that is no load", len(acked), rounds)
 	}
 	// What a crash may repeat: what was settled since the last commit, about 50 ms,
 	// and what was under way.
-	if limit := len(acked)/2 + 200*rounds; twice > limit {
-		t.Errorf("%d duplicates, at most %d were expected", twice, limit)
+	if limit := len(acked)/2 + 200*rounds; repeated["well"] > limit {
+		t.Errorf("%d duplicates, at most %d were expected", repeated["well"], limit)
+	}
+	for _, fault := range ordered.faults[:min(5, len(ordered.faults))] {
+		t.Errorf("%s (%d such)", fault, len(ordered.faults))
+	}
+	if batched.most < 2 || ordered.failed == 0 {
+		t.Errorf("batches of up to %d, and %d failures in order: that tests nothing", batched.most, ordered.failed)
 	}
 }
 

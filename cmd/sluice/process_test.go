@@ -58,6 +58,7 @@ type program struct {
 	cmd    *exec.Cmd
 	log    *lockedBuffer
 	env    []string // more variables
+	lives  int      // how often it was started; the config may have it as ${env:SLUICE_TEST_LIFE}
 	out    *os.File // for its standard output; may be nil
 }
 
@@ -115,13 +116,14 @@ func newProgram(t *testing.T, dir, store, sections string) *program {
 
 func (p *program) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(append(os.Environ(), p.env...), asProgram+"=1", "SLUICE_SERVER="+p.base)
+	cmd.Env = append(append(os.Environ(), p.env...), asProgram+"=1", "SLUICE_SERVER="+p.base, fmt.Sprint("SLUICE_TEST_LIFE=", p.lives))
 	return cmd
 }
 
 // start runs the program and waits until it is ready.
 func (p *program) start() {
 	p.t.Helper()
+	p.lives++
 	p.cmd = p.command("serve", "--config", p.config, "--log-format", "json")
 	p.cmd.Stderr = p.log
 	if p.out != nil {
@@ -283,8 +285,9 @@ func (p *program) publish(client *http.Client, id string, size int) (acked bool,
 	return p.publishTo("/", client, id, size)
 }
 
-// publishTo sends one event to a path, and tells whether it was acknowledged.
-func (p *program) publishTo(path string, client *http.Client, id string, size int) (acked bool, code int) {
+// publishTo sends one event to a path, with a subject when one is given, and tells
+// whether it was acknowledged.
+func (p *program) publishTo(path string, client *http.Client, id string, size int, subject ...string) (acked bool, code int) {
 	req, err := http.NewRequest(http.MethodPost, p.base+path, strings.NewReader(strings.Repeat("x", size)))
 	if err != nil {
 		p.t.Error(err)
@@ -292,6 +295,9 @@ func (p *program) publishTo(path string, client *http.Client, id string, size in
 	}
 	for name, v := range map[string]string{"ce-specversion": "1.0", "ce-id": id, "ce-source": "/test", "ce-type": "made", "Content-Type": "text/plain"} {
 		req.Header.Set(name, v)
+	}
+	for _, v := range subject {
+		req.Header.Set("ce-subject", v)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
