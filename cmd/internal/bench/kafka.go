@@ -160,7 +160,7 @@ func (r *runner) kafkaBus(ctx context.Context, topic, group string) (m Measure, 
 	}
 	m.rate(now.accepted-before.accepted, time.Since(began)-from, cpuTime(b.pid())-cpu)
 	m.Accepted, m.Duplicates = int64(r.Events), int64(now.accepted)-int64(r.Events)
-	m.PeakBytes, m.IdleBytes = memory(b.pid()).peak, b.idle
+	m.PeakBytes, m.IdleBytes, m.IdleOwnBytes = memory(b.pid()).peak, b.idle.resident, b.idle.own
 	if n := now.accepted - before.accepted; n > 0 {
 		m.WritesPerEvent = (now.writes - before.writes) / n
 	}

@@ -65,7 +65,7 @@ func (t *trial) run(ctx context.Context, m Measure) (Measure, error) {
 	m.between(from, to)
 	m.Ack, m.Delivery = books.acks.latency(), t.farm.latency()
 	m.account(t.load)
-	m.PeakBytes, m.IdleBytes = memory(t.server.pid()).peak, t.server.idle
+	m.PeakBytes, m.IdleBytes, m.IdleOwnBytes = memory(t.server.pid()).peak, t.server.idle.resident, t.server.idle.own
 	return m, ctx.Err()
 }
 

@@ -23,7 +23,10 @@ type Program struct {
 }
 
 // memoryUse is in bytes; 0 where it is not known.
-type memoryUse struct{ resident, peak int64 }
+type memoryUse struct {
+	resident, peak int64
+	own            int64 // of the resident: without the pages of files, such as the program itself
+}
 
 // process is a server under test.
 type process struct {
@@ -32,7 +35,7 @@ type process struct {
 	log     *logTail
 	address string
 	ready   time.Duration // from its start to its first answer
-	idle    int64         // bytes of memory then
+	idle    memoryUse     // then
 	exited  chan struct{}
 }
 
@@ -67,7 +70,7 @@ func (p *Program) start(ctx context.Context, name string, args ...string) (*proc
 	select {
 	case s.address = <-tail.ready:
 		s.ready = time.Since(began)
-		s.idle = memory(s.pid()).resident
+		s.idle = memory(s.pid())
 		return s, nil
 	case <-s.exited:
 		return nil, fmt.Errorf("%s ended at once:\n%s", name, tail)

@@ -48,7 +48,8 @@ type Measure struct {
 	CPUPerThousand      float64 `json:"cpu_seconds_per_thousand"`
 	BenchPerThousand    float64 `json:"bench_cpu_seconds_per_thousand"` // of generator and sinks
 	PeakBytes           int64   `json:"peak_bytes"`
-	IdleBytes           int64   `json:"idle_bytes,omitempty"` // before the load
+	IdleBytes           int64   `json:"idle_bytes,omitempty"`     // before the load
+	IdleOwnBytes        int64   `json:"idle_own_bytes,omitempty"` // of those: all but the pages of files, such as the program's code
 	WritesPerEvent      float64 `json:"log_writes_per_event,omitempty"`
 	AllWritesPerEvent   float64 `json:"store_writes_per_event,omitempty"` // of all streams
 	SavesPerEvent       float64 `json:"state_writes_per_event,omitempty"` // of what is settled: at most 20/s, so one for each of few events
@@ -210,6 +211,7 @@ func summarize(rounds []Measure) Measure {
 		sum.Late += m.Late
 		sum.PeakBytes = max(sum.PeakBytes, m.PeakBytes)
 		sum.IdleBytes = max(sum.IdleBytes, m.IdleBytes)
+		sum.IdleOwnBytes = max(sum.IdleOwnBytes, m.IdleOwnBytes)
 		sum.Fault = cmp.Or(sum.Fault, m.Fault)
 	}
 	return sum

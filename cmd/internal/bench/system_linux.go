@@ -42,19 +42,13 @@ func memory(pid int) (m memoryUse) {
 	if err != nil {
 		return m
 	}
+	fields := map[string]*int64{"VmRSS": &m.resident, "VmHWM": &m.peak, "RssAnon": &m.own}
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(line, ":")
 		var kib int64
-		if name != "VmRSS" && name != "VmHWM" {
-			continue
-		}
-		if _, err := fmt.Sscan(value, &kib); err != nil {
-			continue
-		}
-		if name == "VmRSS" {
-			m.resident = kib << 10
-		} else {
-			m.peak = kib << 10
+		if field := fields[name]; field != nil {
+			_, _ = fmt.Sscan(value, &kib) // 0 for what is no number
+			*field = kib << 10
 		}
 	}
 	return m

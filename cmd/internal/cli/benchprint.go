@@ -50,6 +50,7 @@ func benchColumns() []column {
 		{"DEPTH", func(m *bench.Measure) string { return number(m.Depth, "%.0f") }},
 		{"SPILLED/1000", func(m *bench.Measure) string { return number(m.SpilledPerThousand, "%.1f") }},
 		{"IDLE", func(m *bench.Measure) string { return bytes(m.IdleBytes) }},
+		{"IDLE OWN", func(m *bench.Measure) string { return bytes(m.IdleOwnBytes) }},
 		{"PEAK", func(m *bench.Measure) string { return bytes(m.PeakBytes) }},
 		{"READY S", func(m *bench.Measure) string { return number(m.ReadySeconds, "%.3f") }},
 		{"ACCEPTED", func(m *bench.Measure) string { return number(float64(m.Accepted), "%.0f") }},
