@@ -78,3 +78,67 @@ func TestWireUsedAgain(t *testing.T) {
 		t.Errorf("a request whose context has ended: %v, want that it was canceled", err)
 	}
 }
+
+// The end of its context cuts a request off, on a connection that was used before:
+// while the answer is waited for, and in the middle of its body.
+func TestWireCut(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{"head": "", "body": "the first half"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked, release := make(chan struct{}), make(chan struct{})
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/hang" {
+					return
+				}
+				if answer != "" {
+					w.Header().Set("Content-Length", "1000")
+					_, _ = io.WriteString(w, answer)
+					_ = http.NewResponseController(w).Flush()
+				}
+				close(asked)
+				<-release
+			}))
+			t.Cleanup(srv.Close)
+			defer close(release)
+			dials := 0
+			w := &wire{addr: srv.Listener.Addr().String(), large: http.DefaultTransport.(*http.Transport), dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dials++
+				return new(net.Dialer).DialContext(ctx, network, addr)
+			}}
+			send := func(ctx context.Context, path string) error {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+path, http.NoBody)
+				if err != nil {
+					return err
+				}
+				res, err := w.RoundTrip(req)
+				if err != nil {
+					return err
+				}
+				defer res.Body.Close()
+				_, err = io.ReadAll(res.Body)
+				return err
+			}
+			if err := send(t.Context(), "/"); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				<-asked
+				cancel()
+			}()
+			if err := send(ctx, "/hang"); err == nil {
+				t.Error("a request ended well whose context ended before the answer")
+			}
+			if dials != 1 {
+				t.Errorf("%d connections for two requests, want 1", dials)
+			}
+			if err := send(t.Context(), "/"); err != nil {
+				t.Errorf("the next request: %v", err)
+			}
+			if dials != 2 {
+				t.Errorf("%d connections in the end, want 2: what was cut off is not used again", dials)
+			}
+		})
+	}
+}

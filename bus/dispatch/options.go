@@ -10,7 +10,7 @@ import (
 // Options are the delivery policy of one sink: what stands beside the kind in
 // the config. Start from DefaultOptions.
 type Options struct {
-	Timeout      value.Duration `yaml:"timeout" doc:"How long one attempt may take, at most 15m."`
+	Timeout      value.Duration `yaml:"timeout" doc:"How long one attempt may take, at most 15m; it may be up to a 32nd longer."`
 	Concurrency  Concurrency    `yaml:"concurrency" doc:"How many attempts may run at the same time: a number, or auto to find out. Fewer run while the sink answers 429, and after an outage."`
 	Rate         value.Rate     `yaml:"rate" doc:"How many attempts may start in a time, such as 100/s; unlimited when left out."`
 	Retry        Retry          `yaml:"retry" doc:"When a failed delivery is tried again, and when it is given up."`
