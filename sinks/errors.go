@@ -15,6 +15,7 @@ import (
 type Error struct {
 	Err        error         // what failed
 	Permanent  bool          // another attempt is pointless
+	MayBeDone  bool          // of a batch: its events may have been done, so no part of it is to be sent by itself
 	RetryAfter time.Duration // the far side asked to be left alone for so long; 0 when it did not
 	NotBefore  time.Duration // it named this wait, for this one delivery; 0 when it did not
 	Status     int           // the answer's status in HTTP terms; 0 when there was no answer

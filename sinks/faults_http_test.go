@@ -22,6 +22,7 @@ const (
 	delivered = "delivered"
 	again     = "plain error" // which is tried again
 	answered  = "answered"    // with a status that decides
+	refused   = "for good"    // which is not tried again
 )
 
 type rogueCase struct {
@@ -30,6 +31,8 @@ type rogueCase struct {
 	says   string // a part of the error's text
 	secure string // the same over https, where it is another
 	long   bool   // it ends long before the timeout
+	whole  string // the same where the body of a success counts
+	reads  int64  // how much of an answer is read, where that is more than a little
 }
 
 var rogueCases = map[string]rogueCase{
@@ -45,8 +48,8 @@ var rogueCases = map[string]rogueCase{
 	"a head without end":       {want: again, says: "head of the answer", secure: "headers exceeded"},
 	"1xx without end":          {want: again, says: "informational", secure: "headers exceeded"},
 	"drips its head":           {want: again, says: "deadline exceeded"},
-	"drips its body":           {want: delivered, long: true},
-	"bogus chunks of success":  {want: delivered},
+	"drips its body":           {want: delivered, long: true, whole: again},
+	"bogus chunks of success":  {want: delivered, whole: again},
 	"bogus chunks of failure":  {want: answered, status: 503},
 	"drips its error":          {want: answered, status: 503, long: true},
 	"an endless chunk":         {want: answered, status: 503},
@@ -80,13 +83,65 @@ func TestHTTPRogues(t *testing.T) {
 					sinks.Trust(sink, authority.Pool())
 					c.says = cmp.Or(c.secure, c.says)
 				}
-				c.check(t, sink, m)
+				c.check(t, m, func(ctx context.Context) error { return sink.Deliver(ctx, testDelivery(t, "json")) })
 			})
 		}
 	}
 }
 
-func (c rogueCase) check(t *testing.T, sink sinks.Sink, m *sinktest.Misled) {
+// TestHTTPRoguesThatAreReadWhole lets far sides misbehave where the body of their answer
+// counts: in it may be the events of a batch that failed, or events to publish.
+func TestHTTPRoguesThatAreReadWhole(t *testing.T) {
+	t.Parallel()
+	pour := func(head, start string) func(net.Conn, int64) bool {
+		return func(conn net.Conn, _ int64) bool {
+			_, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n"+head+"Content-Length: 1073741824\r\n\r\n"+start)
+			for more := strings.Repeat("x", 64<<10); err == nil; {
+				_, err = io.WriteString(conn, more)
+			}
+			return false
+		}
+	}
+	object := sinktest.Rogue{Name: "1 GiB of an object", Talk: pour("", `{"log":"`)}
+	event := sinktest.Rogue{Name: "1 GiB of an event", Talk: pour("Content-Type: application/cloudevents+json\r\n", `{"id":"`)}
+	for way, deliver := range map[string]func(context.Context, sinks.Sink, sinks.Delivery) error{
+		"batch": func(ctx context.Context, s sinks.Sink, d sinks.Delivery) error {
+			failed, err := s.(sinks.BatchSink).DeliverBatch(ctx, []sinks.Delivery{d, d})
+			return cmp.Or(err, errors.Join(failed...))
+		},
+		"reply": func(ctx context.Context, s sinks.Sink, d sinks.Delivery) error {
+			d.Ask = sinks.Ask{Events: true, Body: true}
+			_, err := s.(sinks.Replier).DeliverReply(ctx, d)
+			return err
+		},
+	} {
+		for _, rogue := range append(sinktest.Rogues(), object, event) {
+			t.Run(way+"/"+rogue.Name, func(t *testing.T) {
+				t.Parallel()
+				c := rogueCases[rogue.Name]
+				switch {
+				case rogue.Name == object.Name && way == "batch":
+					c = rogueCase{want: refused, says: "batchItemFailures", reads: 8 << 20}
+				case rogue.Name == event.Name && way == "reply":
+					c = rogueCase{want: refused, says: "not valid"}
+				case rogue.Name == object.Name:
+					c = rogueCase{want: delivered} // the start of it is kept
+				case rogue.Name == event.Name:
+					c = rogueCase{want: refused, says: "batchItemFailures", reads: 8 << 20}
+				case c.whole != "":
+					c.want, c.long = c.whole, false
+				}
+				m := rogue.Listen(t, nil)
+				s := sinks.NewHTTP()
+				s.URL = parse(t, "http://u:"+password+"@"+m.Addr+"/fn?key="+token)
+				sink, d := open(t, s), testDelivery(t, "json")
+				c.check(t, m, func(ctx context.Context) error { return deliver(ctx, sink, d) })
+			})
+		}
+	}
+}
+
+func (c rogueCase) check(t *testing.T, m *sinktest.Misled, deliver func(context.Context) error) {
 	t.Helper()
 	timeout := 1500 * time.Millisecond
 	if c.long {
@@ -95,7 +150,7 @@ func (c rogueCase) check(t *testing.T, sink sinks.Sink, m *sinktest.Misled) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	start := time.Now()
-	err := sink.Deliver(ctx, testDelivery(t, "json"))
+	err := deliver(ctx)
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -103,6 +158,8 @@ func (c rogueCase) check(t *testing.T, sink sinks.Sink, m *sinktest.Misled) {
 	switch ok := errors.As(err, &e); {
 	case c.want == delivered && err != nil, c.want == again && (err == nil || ok), c.want == answered && !ok:
 		t.Errorf("the outcome is %v (%T), want %s", err, err, c.want)
+	case c.want == refused && (!ok || !e.Permanent):
+		t.Errorf("the outcome is %v (%T), want one that is not tried again", err, err)
 	case c.want == answered && (e.Status != c.status || len(e.Answer) > 64<<10):
 		t.Errorf("answered %d with %d bytes, want %d", e.Status, len(e.Answer), c.status)
 	}
@@ -114,7 +171,7 @@ func (c rogueCase) check(t *testing.T, sink sinks.Sink, m *sinktest.Misled) {
 		t.Errorf("%d bytes of text, or a secret in it: %.1000s", len(text), text)
 	}
 	// What is on its way in the buffers of the system counts too.
-	if sent := m.Sent.Load(); sent > 16<<20 {
+	if sent := m.Sent.Load(); sent > c.reads+16<<20 {
 		t.Errorf("%d bytes of an answer were taken", sent)
 	}
 }

@@ -51,8 +51,8 @@ func readBatchAnswer(body io.Reader, most int) ([]byte, error) {
 	}
 	rest, err := io.ReadAll(io.LimitReader(body, int64(maxBatchAnswer-len(answer)+1)))
 	if answer = append(answer, rest...); err == nil && len(answer) > maxBatchAnswer {
-		err = Permanent(fmt.Errorf("the answer is larger than %s, and the rest of it may say which events failed: "+
-			"let the function answer with batchItemFailures alone, and see which of these it has done", value.Bytes(maxBatchAnswer)))
+		err = &Error{Permanent: true, MayBeDone: true, Err: fmt.Errorf("the answer is larger than %s, and the rest of it may say which events failed: "+
+			"let the function answer with batchItemFailures alone, and see which of these it has done", value.Bytes(maxBatchAnswer))}
 	}
 	return answer, err
 }

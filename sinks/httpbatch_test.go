@@ -32,7 +32,7 @@ func TestHTTPBatchAnswerIsReadWhole(t *testing.T) {
 		}).(sinks.BatchSink)
 		errs, err := sink.DeliverBatch(t.Context(), []sinks.Delivery{numberedDelivery(t, 0), numberedDelivery(t, 1)})
 		var e *sinks.Error
-		if (err != nil) != (c.all != "") || err != nil && (!strings.Contains(err.Error(), c.all) || !errors.As(err, &e) || !e.Permanent) {
+		if (err != nil) != (c.all != "") || err != nil && (!strings.Contains(err.Error(), c.all) || !errors.As(err, &e) || !e.Permanent || !e.MayBeDone) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if c.failed != (len(errs) == 2 && errs[0] == nil && errs[1] != nil) {

@@ -69,7 +69,7 @@ type Replier interface {
 type BatchSink interface {
 	Sink
 	// DeliverBatch is Deliver for several deliveries. A non-nil err is about all of
-	// them: the far side has none. Otherwise failed has the error of each, in order,
+	// them: the far side has none, or, with Error.MayBeDone, may have them. Otherwise failed has the error of each, in order,
 	// nil where the far side has it; a nil failed means that it has all.
 	DeliverBatch(ctx context.Context, ds []Delivery) (failed []error, err error)
 }

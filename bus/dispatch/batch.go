@@ -124,12 +124,10 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		}
 		return
 	}
-	if err != nil && len(batch) > 1 {
-		if _, v := conf.policy.Next(1, nil, 0, 0, err); v == Rejected {
-			l.sendBatch(conf, batch[:len(batch)/2])
-			l.sendBatch(conf, batch[len(batch)/2:])
-			return
-		}
+	if len(batch) > 1 && conf.divides(err) {
+		l.sendBatch(conf, batch[:len(batch)/2])
+		l.sendBatch(conf, batch[len(batch)/2:])
+		return
 	}
 	watch := conf.telling(failed, len(batch))
 	switch {
@@ -154,6 +152,19 @@ func (l *lane) sendBatch(conf *laneConf, batch []*delivery) {
 		l.decide(conf, d, result{start: start, took: took, err: one, sent: true, watch: i == watch}, &u)
 	}
 	l.write(conf, u)
+}
+
+// divides tells whether parts of a batch may fare better than all of it.
+func (c *laneConf) divides(err error) bool {
+	if err == nil {
+		return false
+	}
+	var e *sinks.Error
+	if errors.As(err, &e) && e.MayBeDone {
+		return false // it would be done once more for each part that it is in
+	}
+	_, verdict := c.policy.Next(1, nil, 0, 0, err)
+	return verdict == Rejected
 }
 
 // telling is which delivery of an attempt at n says how the sink is doing: the breaker
