@@ -113,11 +113,12 @@ func (l *lane) decide(conf *laneConf, d *delivery, r result, u *unwritten) {
 		a.Error = errorText(err)
 	}
 	n := d.tried() + 1
-	after, verdict := conf.next(n, d.attempts, wall.Sub(d.accepted), d.sinceFirst(wall), err)
+	after, said := conf.next(n, d.attempts, wall.Sub(d.accepted), d.sinceFirst(wall), err)
+	verdict, after := conf.poison(said, after)
 	l.ending(d, a, verdict, r.sent)
 	if r.watch {
 		l.metrics.attempt(a.Class, took)
-		l.observe(conf, verdict, a, err, now)
+		l.observe(conf, said, a, err, now)
 	}
 	l.d.fates.outcome(d, a, verdict, after, n)
 	l.d.history.outcome(d, a, verdict, after, n)
@@ -224,17 +225,26 @@ func (l *lane) giveBack(d *delivery) {
 	l.refresh()
 }
 
-// next is the policy's word, but that a poison event of an ordered sink may block
-// its key for as long as it takes.
+// next is the policy's word, but for what the config says itself.
 func (c *laneConf) next(attempt int, past []Attempt, age, since time.Duration, err error) (time.Duration, Verdict) {
 	if errors.Is(err, errDiscarded) {
 		return 0, Discarded
 	}
-	after, verdict := c.policy.Next(attempt, past, age, since, err)
-	if c.options.OnPoison == PoisonBlocks && c.options.OrderBy != "" && verdict != Delivered && verdict != Leased && verdict != Again {
-		return max(c.policy.Max, time.Minute), Again
+	return c.policy.Next(attempt, past, age, since, err)
+}
+
+// poison is what becomes of a delivery by the policy's word: an event that an ordered
+// sink never takes may block its key for as long as it takes. But one that its answer
+// sends round in a circle does what it does each time: more attempts are no way out.
+func (c *laneConf) poison(said Verdict, after time.Duration) (Verdict, time.Duration) {
+	if c.options.OnPoison != PoisonBlocks || c.options.OrderBy == "" {
+		return said, after
 	}
-	return after, verdict
+	switch said {
+	case Rejected, Gone, AttemptsExhausted, Expired, Untransformed:
+		return Again, max(c.policy.Max, time.Minute)
+	}
+	return said, after
 }
 
 // Class is the closed set of what an attempt comes to, the label of the metrics:

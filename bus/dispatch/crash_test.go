@@ -41,6 +41,7 @@ type world struct {
 	// cramped histories have a store that is full now and then. What a crash
 	// finds without a record then comes late, so order is not checked in them.
 	cramped bool
+	blocks  bool            // a poison event of a blocks its key, and nothing is given up
 	unsound bool            // the store loses what it holds
 	poison  map[string]bool // rejected once: what comes of it later has no order
 	seen    *crashPoints
@@ -69,7 +70,7 @@ func (c *crashPoints) add(op memlog.Op, step string) {
 func newWorld(seed uint64) *world {
 	w := &world{
 		random: rand.New(rand.NewPCG(seed, 1)), acked: map[string]bool{}, poison: map[string]bool{}, order: map[string]int{},
-		cramped: seed%2 == 1, long: seed%16 < 2,
+		cramped: seed%2 == 1, long: seed%16 < 2, blocks: seed%8 >= 4,
 	}
 	w.a = newFar(w.flaky)
 	w.b = newFar(nil)
@@ -98,7 +99,7 @@ func (w *world) flaky(ctx context.Context, d sinks.Delivery) error {
 	case 3:
 		if w.n(4) == 0 {
 			w.mu.Lock()
-			w.poison[d.Event.ID()] = true
+			w.poison[d.Event.ID()] = !w.blocks // which keeps its place
 			w.mu.Unlock()
 			return sinks.Answered(400, nil)
 		}
@@ -134,6 +135,9 @@ func (w *world) table(t *testing.T) dispatch.Table {
 	return one(t, spec("a", w.a, func(o *dispatch.Options) {
 		o.Concurrency = 4
 		o.OrderBy = "subject"
+		if w.blocks {
+			o.OnPoison = dispatch.PoisonBlocks
+		}
 	}), spec("b", w.b, nil))
 }
 
@@ -322,6 +326,9 @@ func (w *world) history(t *testing.T, seed uint64, damage func(*memlog.Log)) {
 	}
 	for _, l := range letters {
 		dead[l.Sink+"/"+l.Event.ID()] = true
+		if w.blocks && l.Sink == "a" {
+			t.Errorf("seed %d: event %s was given up: %s", seed, l.Event.ID(), l.Reason)
+		}
 	}
 	if !w.cramped {
 		w.checkOrder(t, seed)

@@ -246,14 +246,20 @@ func (q *queue) take(pick func(*delivery) bool, unpark func(string, *orderKey)) 
 	return taken
 }
 
-// oldest calls visit with the deliveries of which one has waited longest.
-func (q *queue) oldest(visit func(*delivery)) {
-	if d := q.ready.peek(); d != nil {
+// oldest calls visit with deliveries of which one has waited longest of those that are
+// wanted: others may stand before it.
+func (q *queue) oldest(wanted func(*delivery) bool, visit func(*delivery)) {
+	first := func(d *delivery) (more bool) {
+		if !wanted(d) {
+			return true
+		}
 		visit(d)
+		return false
 	}
+	q.ready.each(first)
 	for _, k := range q.keys {
-		if len(k.waiting) > 0 {
-			visit(k.waiting[0])
+		if i := slices.IndexFunc(k.waiting, wanted); i >= 0 {
+			visit(k.waiting[i])
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (l *lane) sweep(now time.Time) {
 	l.uncramp(now)
 	old := func(d *delivery) bool { return l.direct(d) && d.offered.Before(late) }
 	waiting := len(l.closing) > 0 && old(l.closing[0])
-	l.queue.oldest(func(d *delivery) { waiting = waiting || old(d) })
+	l.queue.oldest(l.direct, func(d *delivery) { waiting = waiting || old(d) })
 	if waiting {
 		l.flush()
 	}
