@@ -26,7 +26,9 @@ type script struct {
 	table   func() dispatch.Table
 	d       *dispatch.Dispatcher
 	acked   []string
-	dropped bool // what waited for b may have been discarded
+	made    map[string]int  // the rank of each event
+	poison  map[string]bool // rejected once: what comes of it later has no order
+	dropped bool            // what waited for b may have been discarded
 
 	mu      sync.Mutex
 	step    string
@@ -87,13 +89,15 @@ func (s *script) at(step string) {
 }
 
 func (s *script) both() dispatch.Table {
-	return one(s.t, spec("a", s.a, func(o *dispatch.Options) { o.OrderBy = "subject" }), spec("b", s.b, nil))
+	return one(s.t, spec("a", s.a, orderBySubject), spec("b", s.b, nil))
 }
 
 func (s *script) publish(n int) {
 	var events []bus.Event
 	for range n {
-		events = append(events, keyed(s.t, fmt.Sprintf("e%d.%d", len(s.acked), len(events)), "k"))
+		id := fmt.Sprint("e", len(s.made))
+		s.made[id] = len(s.made)
+		events = append(events, keyed(s.t, id, "k"))
 	}
 	results, _ := s.d.Publisher("test").Publish(s.t.Context(), events...)
 	for i, r := range results {
@@ -111,7 +115,7 @@ func (s *script) reload(table func() dispatch.Table) {
 
 func (s *script) withoutB(choice string) func() dispatch.Table {
 	return func() dispatch.Table {
-		t := one(s.t, spec("a", s.a, nil))
+		t := one(s.t, spec("a", s.a, orderBySubject))
 		t.Removed = map[string]string{"b": choice}
 		return t
 	}
@@ -156,7 +160,16 @@ var (
 		pass(10 * time.Second)
 	}}
 	stepDead = scriptStep{"dead letter", func(s *script) {
-		s.a.set(failTimes(1, sinks.Answered(400, nil)))
+		rejects := failTimes(1, sinks.Answered(400, nil))
+		s.a.set(func(ctx context.Context, d sinks.Delivery) error {
+			err := rejects(ctx, d)
+			if err != nil {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.poison[d.Event.ID()] = true
+			}
+			return err
+		})
 		s.publish(2)
 		pass(time.Second)
 		s.a.set(nil)
@@ -238,7 +251,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 func runScript(t *testing.T, seen *crashPoints, steps []scriptStep, crashAt ...int) (crashed bool) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{t: t, seen: seen, a: newFar(nil), b: newFar(nil), crashAt: slices.Clone(crashAt)}
+		s := &script{t: t, seen: seen, a: newFar(nil), b: newFar(nil), crashAt: slices.Clone(crashAt), made: map[string]int{}, poison: map[string]bool{}}
 		s.table = s.both
 		store := memlog.New(memlog.Options{Hook: s.hook})
 		for len(steps) > 0 {
@@ -294,6 +307,7 @@ func (s *script) end(store *memlog.Log, what string) {
 	defer d.stop()
 	_ = d.Resume(s.t.Context(), "b")
 	d.rest(time.Hour)
+	s.checkOrder(what)
 	letters, _, err := d.DeadLetters(s.t.Context(), dispatch.DeadLetterFilter{}, bus.Position{}, 1e6)
 	if err != nil {
 		s.t.Fatal(err)
@@ -310,5 +324,21 @@ func (s *script) end(store *memlog.Log, what string) {
 		if job.State == dispatch.JobRunning {
 			s.t.Errorf("%s: a job is still running: %+v", what, job)
 		}
+	}
+}
+
+// checkOrder looks at what came to the ordered sink for the first time: that came in the
+// order in which it was published, whatever was delivered once more in between.
+func (s *script) checkOrder(what string) {
+	s.t.Helper()
+	last, seen := "", map[string]bool{}
+	for _, id := range s.a.order {
+		if seen[id] || s.poison[id] {
+			continue
+		}
+		if last != "" && s.made[id] < s.made[last] {
+			s.t.Errorf("%s: event %s came to the ordered sink after %s: %v", what, id, last, s.a.order)
+		}
+		seen[id], last = true, id
 	}
 }
