@@ -180,8 +180,11 @@ func (l *lane) observe(conf *laneConf, verdict Verdict, a Attempt, err error, no
 		l.pace.restart()
 	}
 	open, until := l.breaker.open, l.breaker.until
-	if changed || open {
+	switch {
+	case changed, open:
 		l.refresh()
+	case l.queue.runnable() > 0 && l.workers < l.limit(): // the pace has grown
+		l.dispatch(now)
 	}
 	l.mu.Unlock()
 	if open {

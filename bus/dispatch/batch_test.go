@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,40 @@ func TestBatchesFillUp(t *testing.T) {
 		pass(time.Second)
 		if f.count() != 102 || f.attempts() != 11 {
 			t.Fatalf("%d events in %d requests after the wait", f.count(), f.attempts())
+		}
+		d.settled()
+	})
+}
+
+// A batch is full when it has max events, or bytes of them; an event that is larger than
+// that goes by itself.
+func TestBatchesOfBytes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		size := event(t, "e0").Size()
+		f := &farBatch{far: newFar(nil)}
+		d := start(t, memlog.New(memlog.Options{}), one(t, spec("f", f, func(o *dispatch.Options) {
+			batches(100, time.Second)(o)
+			o.Concurrency = 1
+			o.Batch.Bytes = value.Bytes(4*size + size/2)
+		})))
+		defer d.stop()
+		d.publish(names("e", 9)...)
+		pass(time.Millisecond)
+		if !slices.Equal(f.sizes, []int{4, 4}) {
+			t.Fatalf("before the wait is over, requests of %v", f.sizes)
+		}
+		pass(2 * time.Second)
+		large, err := bus.NewEvent([]bus.Attr{{Name: "id", Value: "large"}, {Name: "source", Value: "test"}, {Name: "type", Value: "test.made"}},
+			make([]byte, 10*size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.pub.Publish(t.Context(), event(t, "e9"), large, event(t, "f0")); err != nil {
+			t.Fatal(err)
+		}
+		pass(2 * time.Second)
+		if !slices.Equal(f.sizes, []int{4, 4, 1, 1, 1, 1}) || f.count() != 12 {
+			t.Errorf("%d events in requests of %v", f.count(), f.sizes)
 		}
 		d.settled()
 	})

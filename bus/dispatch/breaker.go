@@ -50,5 +50,16 @@ func (b *breaker) observe(h health, o Breaker, began, now time.Time) (changed bo
 	return changed
 }
 
+// reload is for a sink whose settings have changed. An open breaker stays open, or each
+// reload would let a sink that is down have all of its attempts again; but it has a probe
+// at once, since the change may be what mends the sink.
+func (b *breaker) reload(o Breaker, now time.Time) {
+	if !b.open || o.Failures == 0 {
+		*b = breaker{}
+		return
+	}
+	b.until, b.wait = now, time.Duration(o.ProbeAfter)
+}
+
 // shut tells whether nothing may pass now.
 func (b *breaker) shut(now time.Time) bool { return b.open && now.Before(b.until) }

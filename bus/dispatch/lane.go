@@ -34,6 +34,7 @@ type lane struct {
 	running   map[*delivery]struct{}
 	workers   int
 	hold      *Hold         // paused or disabled
+	held      bool          // there was a hold when that was last looked at
 	searched  bool          // for what is left of its records: until then they stay where they are
 	holding   chan struct{} // holds one token: hold and what is saved of it change together
 	breaker   breaker
@@ -312,10 +313,11 @@ func (l *lane) configure(conf *laneConf) {
 		old.cancel()
 		l.d.closeUnused(old)
 	}
-	l.breaker, l.logins = breaker{}, logins{}
+	l.logins = logins{}
 	if conf != nil {
-		l.pace = newPace(conf.options.Concurrency)
-		l.budget = budget{share: float64(conf.options.Retry.budget()) / 100}
+		l.breaker.reload(conf.options.Breaker, time.Now())
+		l.pace.reload(conf.options.Concurrency)
+		l.budget.share = float64(conf.options.Retry.budget()) / 100
 		l.reorder(conf.options.OrderBy)
 	}
 	l.refresh()
@@ -368,6 +370,12 @@ func (l *lane) requeue(places []bus.Position) {
 // refresh acts on a change of what may pass. The caller holds the lock.
 func (l *lane) refresh() {
 	now := time.Now()
+	if l.hold != nil {
+		l.held = true
+	} else if l.held { // it has a backlog now, as after an outage
+		l.held = false
+		l.pace.restart()
+	}
 	if l.blocked(now) && !l.stopped {
 		l.flush()
 	}

@@ -119,6 +119,9 @@ func (o Options) Validate() value.Faults {
 	if o.Batch.Max < 0 || o.Batch.Max > maxBatch {
 		faults.Add("batch.max", "must be from 1 to %d, is %d", maxBatch, o.Batch.Max)
 	}
+	if o.Batch.Max == 0 && (o.Batch.Bytes > 0 || o.Batch.Wait > 0) {
+		faults.Add("batch.max", "is missing: without it there are no batches, and bytes and wait say nothing: write max, the most events in one request")
+	}
 	if o.Batch.Bytes < 0 || o.Batch.Wait < 0 || time.Duration(o.Batch.Wait) > time.Minute {
 		faults.Add("batch.wait", "must be from 0 to 1m, and bytes not negative")
 	}

@@ -63,6 +63,14 @@ func newPace(c Concurrency) pace {
 	return pace{most: float64(c), limit: float64(c), threshold: float64(c)}
 }
 
+// reload is for a sink whose settings have changed: what was learned of it stays, unless
+// it may have another number of attempts now.
+func (p *pace) reload(c Concurrency) {
+	if next := newPace(c); next.auto != p.auto || next.most != p.most {
+		*p = next
+	}
+}
+
 func (p *pace) allowed() int { return int(p.limit) }
 
 // restart begins from one attempt at a time.

@@ -241,3 +241,25 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// A batch that says how large it gets, but not that there is one, would be silently off.
+func TestBatchNeedsMax(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		batch Batch
+		want  int
+	}{
+		"none":          {Batch{}, 0},
+		"max":           {Batch{Max: 10, Bytes: 1000, Wait: seconds(1)}, 0},
+		"off":           {Batch{Max: 1, Wait: seconds(1)}, 0},
+		"only bytes":    {Batch{Bytes: 1000}, 1},
+		"only wait":     {Batch{Wait: seconds(1)}, 1},
+		"wait too long": {Batch{Max: 10, Wait: seconds(61)}, 1},
+	} {
+		o := DefaultOptions()
+		o.Batch = c.batch
+		if faults := o.Validate(); len(faults) != c.want {
+			t.Errorf("%s: %v", name, faults)
+		}
+	}
+}
