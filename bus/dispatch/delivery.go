@@ -103,6 +103,22 @@ func (d *delivery) addAttempt(a Attempt) {
 	}
 }
 
+// What a delivery and an attempt take beside their texts and the event's.
+const (
+	deliveryWeight = 640
+	attemptWeight  = 128
+)
+
+// weight is about how much memory the delivery takes with its event and its history, which
+// may be larger than that.
+func (d *delivery) weight() int {
+	n := deliveryWeight + d.event.Size() + len(d.attempts)*attemptWeight
+	for i := range d.attempts {
+		n += len(d.attempts[i].Error) + len(d.attempts[i].Answer)
+	}
+	return n
+}
+
 // deliveryID is the same on every attempt and after every restart, and differs
 // between any two of event, rule and sink. salt tells replays apart.
 func deliveryID(e bus.Event, rule, sink, salt string) string {

@@ -97,7 +97,7 @@
 //	kill -9 amid retries    cmd/sluice TestProcessRetriesSurviveKill: attempts go on with their number
 //	kill -9 over a pile     cmd/sluice TestProcessPileUp: the backlog drains after the restart
 //	a crash at any one      faults_crash_test.go: 7 small histories through spill, retry, dead letter, redrive,
-//	operation of the log    replay, reload and removal; 855 points, before and after each operation; with a
+//	operation of the log    replay, reload and removal; 960 points, before and after each operation; with a
 //	                        second crash in the recovery from the first, 41,895 runs, 68 s of CPU
 //	a crash anywhere        crash_test.go: 10,000 random histories with failed writes, a full store, a flaky sink
 //	                        and an operator; 29,891 crashes, 27 to 91 s
@@ -123,7 +123,7 @@
 //	                        dedup takes the hour for passed
 //	20 ways of a far side   sinks TestHTTPRogues, over http and https: silence, garbage, an echo, resets, 1 GiB, heads
 //	to misbehave            and 1xx without end, dripping, bogus chunks: each verdict in time, at most 16 MiB taken,
-//	                        no secret in an error
+//	                        no secret in an error; TestHTTPRoguesThatAreReadWhole, in answers to batches and with events
 //	wrong certificates      sinks TestHTTPCertificates: nothing is sent, it is tried again, the error says what to do
 //	all of these at once    cmd/sluice TestProcessRogueSinks, 23 sinks: the healthy one has p50 12 ms, p99 174 ms at
 //	                        100 events/s; 146 MB
@@ -149,6 +149,8 @@
 // The router lets 16384 events or 64 MiB on their way at once; what takes longer
 // than a sink's spill_after moves to the backlog on disk, so this bounds how far
 // ahead it reads and not how far a slow sink may fall behind. A lane holds at
-// most 1024 deliveries or 8 MiB in memory, waiting retries 32 MiB in all, and
-// publishers are refused beyond 64 MiB of events that wait for the disk.
+// most 1024 deliveries or 8 MiB in memory, waiting retries 32 MiB in all with their
+// histories, and publishers are refused beyond 64 MiB of events that wait for the disk.
+// Not bounded is the number of retries that wait: each has 140 bytes in memory (its time
+// and place, and a share of its pack in the ledger), or 260 where it has a pack to itself.
 package dispatch

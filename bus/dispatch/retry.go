@@ -19,7 +19,7 @@ type retries struct {
 
 	mu     sync.Mutex
 	heap   retryHeap
-	bytes  int                // of the deliveries kept in memory
+	bytes  int                // the weight of the deliveries kept in memory
 	parked map[string]*parked // by sink: what is due and beyond its budget
 	counts map[string]int
 	leases leases
@@ -46,7 +46,7 @@ type retry struct {
 }
 
 const (
-	retryMemory = 32 << 20 // bytes of waiting deliveries that are kept in memory
+	retryMemory = 32 << 20 // the weight of the waiting deliveries that are kept in memory
 	retryAhead  = 16 << 20 // bytes on their way into the backlog that make due retries wait
 )
 
@@ -154,12 +154,12 @@ func (r *retries) put(w *retry) {
 	}
 }
 
-// keepBytes keeps the event of a retry in memory, or lets go of it.
+// keepBytes keeps the delivery of a retry in memory, or lets go of it.
 func (r *retries) keepBytes(w *retry) {
 	if w.d == nil {
 		return
 	}
-	if size := w.d.event.Size(); w.pinned || r.bytes+size <= retryMemory {
+	if size := w.d.weight(); w.pinned || r.bytes+size <= retryMemory {
 		r.bytes += size
 	} else {
 		w.d = nil
@@ -169,7 +169,7 @@ func (r *retries) keepBytes(w *retry) {
 // dropBytes is the end of keepBytes.
 func (r *retries) dropBytes(w *retry) {
 	if w.d != nil {
-		r.bytes -= w.d.event.Size()
+		r.bytes -= w.d.weight()
 	}
 }
 
