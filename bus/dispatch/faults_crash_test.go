@@ -217,6 +217,11 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	points, runs, every := 0, 0, os.Getenv("SLUICE_SEEDS") != ""
 	t.Cleanup(func() {
 		t.Logf("%d crash points in %d histories, %d runs, %d crashes at %d kinds of points", points, len(scripts()), runs, seen.total, len(seen.at))
+		for _, kind := range []string{"before " + scarce, "after " + scarce} {
+			if seen.at[kind+" in "+stepRedrive.name] == 0 {
+				t.Errorf("none of %d crashes came %s", seen.total, kind)
+			}
+		}
 	})
 	for name, steps := range scripts() {
 		t.Run(name, func(t *testing.T) {

@@ -39,12 +39,7 @@ func groups(t *testing.T, seed uint64, seen *crashPoints) {
 	accepted, done := map[string][]string{}, map[string]bool{}
 	store := memlog.New(memlog.Options{Hook: w.hook})
 	for life := range 4 {
-		w.mu.Lock()
-		w.ops = 1 + w.random.IntN(300)
-		if life == 3 {
-			w.ops = -1
-		}
-		w.mu.Unlock()
+		w.arm([]int{300, 300, 300, 0}[life])
 		d, err := dispatch.New(dispatch.Config{Store: store, Log: quiet()})
 		if err != nil {
 			t.Fatal(err)
@@ -56,18 +51,18 @@ func groups(t *testing.T, seed uint64, seen *crashPoints) {
 			var all sync.WaitGroup
 			all.Go(func() {
 				for i := range 12 {
-					id, key := fmt.Sprintf("l%d.%d", life, i), strconv.Itoa(w.n(2))
+					id, key := fmt.Sprintf("l%d.%d", life, i), strconv.Itoa(w.n("publisher", 2))
 					_, err := d.Publisher("test").Publish(ctx, keyed(t, id, key))
 					w.mu.Lock()
 					if err == nil {
 						accepted[key] = append(accepted[key], id)
 					}
 					w.mu.Unlock()
-					<-time.After(time.Duration(w.n(2000)) * time.Millisecond)
+					<-time.After(time.Duration(w.n("publisher", 2000)) * time.Millisecond)
 				}
 			})
-			for range 2 {
-				all.Go(func() { w.inOrder(ctx, t, d, accepted, done) })
+			for c := range 2 {
+				all.Go(func() { w.inOrder(ctx, t, d, fmt.Sprint("consumer ", c), accepted, done) })
 			}
 			all.Wait()
 			cancel()
@@ -86,7 +81,7 @@ func groups(t *testing.T, seed uint64, seen *crashPoints) {
 }
 
 // inOrder consumes, and checks what may be seen.
-func (w *world) inOrder(ctx context.Context, t *testing.T, d *dispatch.Dispatcher, accepted map[string][]string, done map[string]bool) {
+func (w *world) inOrder(ctx context.Context, t *testing.T, d *dispatch.Dispatcher, who string, accepted map[string][]string, done map[string]bool) {
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, 5*time.Second)
 		got, err := d.Receive(wait, "q", 3, 3*time.Second)
@@ -106,11 +101,11 @@ func (w *world) inOrder(ctx context.Context, t *testing.T, d *dispatch.Dispatche
 				}
 			}
 			w.mu.Unlock()
-			<-time.After(time.Duration(w.n(1500)) * time.Millisecond)
+			<-time.After(time.Duration(w.n(who, 1500)) * time.Millisecond)
 			receipt := []string{m.Receipt}
-			switch w.n(6) {
+			switch w.n(who, 6) {
 			case 0:
-				d.Nack(ctx, time.Duration(w.n(3))*time.Second, receipt...)
+				d.Nack(ctx, time.Duration(w.n(who, 3))*time.Second, receipt...)
 				continue
 			case 1:
 				continue

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -30,7 +32,7 @@ type leasing struct {
 func newLeasing(seed uint64) *leasing {
 	w := &leasing{world: newWorld(seed), taken: map[string]string{}, done: map[string]bool{}, end: newFar(nil)}
 	w.job = newReplying(func(d sinks.Delivery) (sinks.Answer, error) {
-		switch w.n(6) {
+		switch w.n("job "+d.Event.ID(), 6) {
 		case 0:
 			return sinks.Answer{}, sinks.Answered(503, nil)
 		case 1:
@@ -39,10 +41,10 @@ func newLeasing(seed uint64) *leasing {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.taken["job/"+d.ID] = d.Ask.Lease.Token
-		return sinks.Answer{Status: 202, Lease: time.Duration(1+w.random.IntN(20)) * time.Second}, nil
+		return sinks.Answer{Status: 202, Lease: time.Duration(1+w.draw("lease "+d.Event.ID(), 20)) * time.Second}, nil
 	})
 	w.reply = newReplying(func(d sinks.Delivery) (sinks.Answer, error) {
-		if w.n(5) == 0 {
+		if w.n("reply "+d.Event.ID(), 5) == 0 {
 			return sinks.Answer{}, errors.New("reset")
 		}
 		return sinks.Answer{Events: []bus.Event{typed(t0{}, d.Event.ID()+"-r", "end")}}, nil
@@ -74,22 +76,22 @@ func (w *leasing) table(t *testing.T) dispatch.Table {
 }
 
 // consume receives from the queue and does one thing or another with what it gets.
-func (w *leasing) consume(ctx context.Context, d *dispatch.Dispatcher) {
+func (w *leasing) consume(ctx context.Context, d *dispatch.Dispatcher, who string) {
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, 5*time.Second)
-		got, err := d.Receive(wait, "q", 1+w.n(5), time.Duration(w.n(8))*time.Second)
+		got, err := d.Receive(wait, "q", 1+w.n(who, 5), time.Duration(w.n(who, 8))*time.Second)
 		cancel()
 		if err != nil {
 			return
 		}
 		for _, m := range got {
-			<-time.After(time.Duration(w.n(4000)) * time.Millisecond)
-			switch w.n(8) {
+			<-time.After(time.Duration(w.n(who, 4000)) * time.Millisecond)
+			switch w.n(who, 8) {
 			case 0:
 			case 1:
-				d.Nack(ctx, time.Duration(w.n(3))*time.Second, m.Receipt)
+				d.Nack(ctx, time.Duration(w.n(who, 3))*time.Second, m.Receipt)
 			case 2:
-				d.Extend(ctx, time.Duration(1+w.n(20))*time.Second, m.Receipt)
+				d.Extend(ctx, time.Duration(1+w.n(who, 20))*time.Second, m.Receipt)
 				fallthrough
 			default:
 				// A crash may keep the answer of one that was taken.
@@ -111,11 +113,11 @@ func (w *leasing) ack(messages ...dispatch.Message) {
 // jobs ends and extends the leases of the function.
 func (w *leasing) jobs(ctx context.Context, d *dispatch.Dispatcher) {
 	for ctx.Err() == nil {
-		<-time.After(time.Duration(100+w.n(3000)) * time.Millisecond)
+		<-time.After(time.Duration(100+w.n("ends", 3000)) * time.Millisecond)
 		id, token := w.pick()
-		switch w.n(6) {
+		switch w.n("ends", 6) {
 		case 0:
-			_, _ = d.ExtendLease(ctx, id, token, time.Duration(1+w.n(60))*time.Second)
+			_, _ = d.ExtendLease(ctx, id, token, time.Duration(1+w.n("ends", 60))*time.Second)
 		case 1:
 			_ = d.EndLease(ctx, id, token, sinks.Answer{}, errors.New("no"))
 		case 2:
@@ -129,14 +131,16 @@ func (w *leasing) jobs(ctx context.Context, d *dispatch.Dispatcher) {
 func (w *leasing) pick() (id, token string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for key, token := range w.taken {
-		return key[len("job/"):], token
+	if len(w.taken) == 0 {
+		return "none", ""
 	}
-	return "none", ""
+	keys := slices.Sorted(maps.Keys(w.taken))
+	key := keys[w.draw("pick", len(keys))]
+	return key[len("job/"):], w.taken[key]
 }
 
 func (w *leasing) operate(t *testing.T, d *dispatch.Dispatcher) {
-	switch w.n(6) {
+	switch w.n("operator", 6) {
 	case 0:
 		_ = d.Pause(t.Context(), "q", "")
 	case 1, 2:
@@ -163,24 +167,25 @@ func (w *leasing) life(t *testing.T, store *memlog.Log, life int) {
 		return
 	}
 	var all sync.WaitGroup
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+w.n(40))*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+w.n("life", 40))*time.Second)
 	defer cancel()
-	for range 3 {
-		all.Go(func() { w.consume(ctx, d) })
+	for c := range 3 {
+		all.Go(func() { w.consume(ctx, d, fmt.Sprint("consumer ", c)) })
 	}
 	all.Go(func() { w.jobs(ctx, d) })
 	for p := range 2 {
 		all.Go(func() {
+			who := fmt.Sprintf("l%d.p%d", life, p)
 			for i := range 4 {
-				id := fmt.Sprintf("l%d.p%d.%d", life, p, i)
-				_, err := d.Publisher("test").Publish(ctx, keyed(t, id, strconv.Itoa(w.n(2))), keyed(t, id+"+", strconv.Itoa(w.n(2))))
+				id := fmt.Sprintf("%s.%d", who, i)
+				_, err := d.Publisher("test").Publish(ctx, keyed(t, id, strconv.Itoa(w.n(who, 2))), keyed(t, id+"+", strconv.Itoa(w.n(who, 2))))
 				if err == nil {
 					w.mu.Lock()
 					w.acked[id] = true
 					w.mu.Unlock()
 				}
-				<-time.After(time.Duration(w.n(3000)) * time.Millisecond)
-				if p == 0 && w.n(3) == 0 {
+				<-time.After(time.Duration(w.n(who, 3000)) * time.Millisecond)
+				if p == 0 && w.n(who, 3) == 0 {
 					w.operate(t, d)
 				}
 			}
@@ -188,7 +193,7 @@ func (w *leasing) life(t *testing.T, store *memlog.Log, life int) {
 	}
 	all.Wait()
 	w.mu.Lock()
-	crashed := w.ops < 0
+	crashed := w.calm()
 	w.mu.Unlock()
 	if !crashed {
 		for sink, b := range d.Balances() {
@@ -211,15 +216,11 @@ func leasingHistory(t *testing.T, seed uint64, seen *crashPoints) {
 	w.seen = seen
 	store := memlog.New(memlog.Options{Hook: w.hook})
 	for life := range 3 {
-		w.mu.Lock()
-		w.ops = 1 + w.random.IntN(400)
-		w.mu.Unlock()
+		w.arm(400)
 		w.life(t, store, life)
 		store = store.Restart()
 	}
-	w.mu.Lock()
-	w.ops = -1
-	w.mu.Unlock()
+	w.arm(0)
 	d := start(t, store, w.table(t))
 	defer d.stop()
 	_ = d.Resume(t.Context(), "q")
