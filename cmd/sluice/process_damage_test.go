@@ -157,6 +157,7 @@ func TestProcessDamagedPile(t *testing.T) {
 	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, options)+fmt.Sprintf(everythingTo, "f"))
 	p.start()
 	total := scale(20_000, 1_000_000)
+	var peak int64
 	for i := 0; i < total; i += 500 {
 		resp, err := http.Post(p.base+"/", "application/cloudevents-batch+json", bytes.NewReader(batch(i, 500)))
 		if err != nil {
@@ -166,6 +167,7 @@ func TestProcessDamagedPile(t *testing.T) {
 		if resp.StatusCode != http.StatusAccepted {
 			t.Fatalf("publish answered %s", resp.Status)
 		}
+		peak = max(peak, p.memory())
 	}
 	p.until(time.Minute, "everything is in the backlog", func() bool { return p.status().Unsettled == 0 })
 	<-time.After(500 * time.Millisecond) // until that is saved
@@ -180,7 +182,7 @@ func TestProcessDamagedPile(t *testing.T) {
 	p.start()
 	ready := time.Since(start)
 	p.until(5*time.Minute, "what is lost is offered again", func() bool { return strings.Contains(p.mustCLI("jobs", "ls"), "offered again: ") })
-	again, peak := time.Since(start), p.memory()
+	again := time.Since(start)
 	offered := p.metrics()["sluice_lost_deliveries_total"]
 	f.set(nil)
 	p.until(5*time.Minute, "everything has arrived", func() bool {
@@ -190,8 +192,11 @@ func TestProcessDamagedPile(t *testing.T) {
 	p.settled(30 * time.Second)
 	t.Logf("a cut block of %d in a backlog of %d: ready after %v, %v offered again after %v, %d twice, memory %d MB at the most",
 		len(blocks), total, ready.Round(time.Millisecond), offered, again.Round(time.Millisecond), f.total()-total, peak>>20)
-	if peak > 400<<20 {
-		t.Errorf("%d MB of memory", peak>>20)
+	if ready > 3*time.Second {
+		t.Errorf("ready after %v with %d events in the store, want at most 3s", ready, total)
+	}
+	if peak > 300<<20 {
+		t.Errorf("%d MB of memory, want at most 300", peak>>20)
 	}
 	p.stop()
 }
