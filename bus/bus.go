@@ -39,6 +39,8 @@ var (
 	ErrClosed = errors.New("the bus is shutting down")
 	// ErrTooLarge: one record is larger than a pack may be.
 	ErrTooLarge = errors.New("larger than the store accepts")
+	// ErrDamaged: something is stored there, and cannot be read any more.
+	ErrDamaged = errors.New("damaged on disk")
 	// ErrNotFound: nothing is stored under that position or key.
 	ErrNotFound = errors.New("not found")
 )

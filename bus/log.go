@@ -28,9 +28,11 @@ type Log interface {
 	// PutState durably replaces the value under key (letters, digits, - and _,
 	// dots between them). A nil value removes the key.
 	PutState(ctx context.Context, key string, value []byte) error
-	// State is the value last put under key, or ErrNotFound.
+	// State is the value last put under key, ErrNotFound, or ErrDamaged when there is
+	// one and no copy of it can be read.
 	State(ctx context.Context, key string) ([]byte, error)
-	// StateKeys lists the keys that start with prefix, sorted.
+	// StateKeys lists the keys that start with prefix, sorted, those too whose value
+	// is damaged.
 	StateKeys(ctx context.Context, prefix string) ([]string, error)
 	// Usage tells how full the store is. It is cheap: call it as often as you like.
 	Usage() Usage

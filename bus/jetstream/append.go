@@ -43,7 +43,7 @@ func (s *stream) room(size int) (*engine, error) {
 	if e == nil {
 		return nil, fmt.Errorf("jetstream: the store is being started again: %w", bus.ErrUnavailable)
 	}
-	if s.name == stateStream {
+	if isState(s.name) {
 		return e, nil
 	}
 	if limit := s.log.opts.MaxBytes / 20 * share(s.name); e.stored()+int64(size) > limit {
@@ -64,7 +64,7 @@ func (s *stream) publish(ctx context.Context, e *engine, key, token string, pack
 	var ack acknowledged
 	call, err := s.send(e, token, pack, func(m *nats.Msg) bool {
 		ack.seq, ack.err = parseAck(m)
-		if ack.err == nil && s.name != stateStream {
+		if ack.err == nil {
 			records, at, _ := decodePack(pack, false)
 			s.tail.add(bus.Pack{Seq: ack.seq, Key: key, Time: at, Records: records}, len(pack))
 		}
@@ -73,6 +73,11 @@ func (s *stream) publish(ctx context.Context, e *engine, key, token string, pack
 	if err != nil {
 		return 0, s.err(err)
 	}
+	return s.acknowledgement(ctx, e, call, &ack)
+}
+
+// acknowledgement waits for that of a pack on its way; ack is set by then.
+func (s *stream) acknowledgement(ctx context.Context, e *engine, call *call, ack *acknowledged) (uint64, error) {
 	timeout := time.NewTimer(callTimeout)
 	defer timeout.Stop()
 	select {

@@ -33,7 +33,19 @@ func (l *Log) Check(ctx context.Context, visit func(bus.Fault) error) error {
 			return err
 		}
 	}
-	return l.state.check(ctx, visit)
+	faults, err := l.state.check(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range faults {
+		if slices.Contains(opened, f) {
+			continue
+		}
+		if err := visit(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check looks over one stream, as far as it goes now.
@@ -80,7 +92,7 @@ func (s *stream) checkPack(p bus.Pack, visit func(bus.Fault) error) error {
 	if p.Time.IsZero() {
 		return visit(bus.Fault{
 			Stream: s.name, First: p.Seq, Last: p.Seq, Index: -1, Kind: bus.FaultDamaged,
-			Detail: "the pack cannot be read", Repairable: s != s.log.state,
+			Detail: "the pack cannot be read", Repairable: true,
 		})
 	}
 	for i, record := range p.Records {

@@ -225,7 +225,7 @@ func TestCheckNamesDamage(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "STATE 1: damaged: the pack cannot be read"},
+		}, "STATE: mended: of the 1 entries of the table of state 1 were damaged, old or missing, and are taken from the other copy: x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

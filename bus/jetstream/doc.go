@@ -4,8 +4,8 @@
 //
 // # How it is laid out
 //
-// Each stream of the log is a JetStream stream on disk, and the state table is one
-// more that keeps the last message of each key. A pack is one message, because with
+// Each stream of the log is a JetStream stream on disk, and the state table is two
+// more that keep the last message of each key, both of them all. A pack is one message, because with
 // Sync always JetStream fsyncs each message, 0.2 to 0.6 ms, and groups none: the
 // group is what the caller packs. A key is a token of the subject.
 //
@@ -33,6 +33,9 @@
 //     knows the streams and their ids, and the stream is made again over its blocks.
 //   - A message whose checksum is wrong, which nats-server skips in silence: what was
 //     not removed and cannot be read comes as a pack with a nil record.
+//   - Damage to the state table: it is written twice, each write to both copies at once.
+//     What one has not whole is read from the other, and mended at the next start, which
+//     says so; what neither has is told from what never was (bus.ErrDamaged).
 //   - A full volume, after which nats-server does not write until it is started anew:
 //     appends stop at a reserve, EVENTS first and the state table last. If the volume
 //     fills up all the same, the server is started again within the process; callers

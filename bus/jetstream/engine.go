@@ -14,8 +14,14 @@ import (
 	"sluice/bus"
 )
 
-// stateStream holds the state table: one message for each key.
-const stateStream = "STATE"
+// stateStream and stateCopy hold the state table twice: one message for each key.
+const (
+	stateStream = "STATE"
+	stateCopy   = "STATE_COPY"
+)
+
+// ownStreams are all streams of a log, with those that nobody reads as a stream.
+func ownStreams() []string { return append(bus.StreamNames(), stateStream, stateCopy) }
 
 // adminTimeout bounds what has no other bound: making a stream over blocks that are
 // there reads all of them.
@@ -96,7 +102,7 @@ func (e *engine) connect() (err error) {
 	if e.js, err = jetstream.New(e.api.nc, jetstream.WithDefaultTimeout(adminTimeout)); err != nil {
 		return err
 	}
-	for _, name := range append(bus.StreamNames(), stateStream) {
+	for _, name := range ownStreams() {
 		c, err := newConn(e.srv, e.fail)
 		if err != nil {
 			return err

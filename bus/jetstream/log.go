@@ -54,7 +54,7 @@ type Log struct {
 	lock    *os.File
 	space   *space
 	streams map[string]*stream
-	state   *stream // the state table, which nobody reads as a stream
+	state   *table
 
 	running sync.WaitGroup // calls
 	menders sync.WaitGroup // the goroutine that watches the engine
@@ -97,7 +97,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		l.streams[name] = &stream{log: l, name: name, tail: newTail(otherTail)}
 	}
 	l.streams[bus.Events].tail.limit = eventsTail
-	l.state = &stream{log: l, name: stateStream, tail: newTail(0)}
+	l.state = newTable(l)
 	e, err := l.start(ctx)
 	if err == nil {
 		if err = l.checkHeads(ctx, e); err != nil {
@@ -157,6 +157,7 @@ func (l *Log) start(ctx context.Context) (_ *engine, err error) {
 			e.stop(err)
 		}
 	}()
+	known, _ := readManifest(l.opts.Dir) // ensureStreams reports what is wrong with it
 	err = e.run(ctx, func(ctx context.Context, e *engine) error {
 		ids, err := ensureStreams(ctx, e, l.opts, l.found)
 		if err != nil {
@@ -166,6 +167,9 @@ func (l *Log) start(ctx context.Context) (_ *engine, err error) {
 			if err := s.attach(ctx, e, ids[s.name]); err != nil {
 				return err
 			}
+		}
+		if err := l.state.recover(ctx, e, known); err != nil {
+			return err
 		}
 		return l.loadQuarantine(ctx, e)
 	})

@@ -33,9 +33,9 @@ type quarantined struct {
 
 // loadQuarantine hides what is in quarantine.
 func (l *Log) loadQuarantine(ctx context.Context, e *engine) error {
-	value, err := l.readState(ctx, e, quarantineKey)
-	if errors.Is(err, bus.ErrNotFound) {
-		return nil
+	value, err := l.state.get(ctx, e, quarantineKey)
+	if errors.Is(err, bus.ErrNotFound) || errors.Is(err, bus.ErrDamaged) {
+		return nil // Check tells of the packs again
 	}
 	if err != nil {
 		return err

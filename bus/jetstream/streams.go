@@ -53,7 +53,7 @@ func streamConfig(name, id string, opts Options) jetstream.StreamConfig {
 		AllowDirect:       true,
 		Metadata:          map[string]string{idMetadata: id},
 	}
-	if name == stateStream {
+	if isState(name) {
 		c.MaxMsgsPerSubject, c.MaxBytes = 1, -1
 	}
 	return c
@@ -73,7 +73,7 @@ func ensureStreams(ctx context.Context, e *engine, opts Options, report func(bus
 	}
 	ids := manifest{Version: 1, Streams: map[string]string{}, Heads: known.Heads, Closed: known.Closed}
 	var absent []string
-	for _, name := range append(bus.StreamNames(), stateStream) {
+	for _, name := range ownStreams() {
 		found, err := e.js.Stream(ctx, name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
@@ -119,6 +119,7 @@ func absentID(name string, known manifest, opts Options, report func(bus.Fault))
 	switch {
 	case was && hasBlocks(opts.Dir, name):
 		return id
+	case was && isState(name): // what it held is in the other copy
 	case was:
 		opts.Log.Error("a stream is lost with all its content, a new one is made", "stream", name)
 		report(bus.Fault{Stream: name, Index: -1, Kind: bus.FaultLost, Detail: "the stream was gone with all its content; a new one was made"})
