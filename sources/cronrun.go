@@ -186,6 +186,9 @@ func (s *cronSource) stored(ctx context.Context) (state cronState, err error) {
 	switch {
 	case errors.Is(err, bus.ErrNotFound):
 		return state, nil
+	case errors.Is(err, bus.ErrDamaged):
+		s.env.Log.Error("what is kept of the schedule cannot be read: it goes on from now", "err", err)
+		return state, nil
 	case err != nil:
 		return state, err
 	}

@@ -50,6 +50,7 @@ type Dispatcher struct {
 	remover                                             *remover
 	contents                                            map[string]*contents // of BACKLOG and RETRIES
 	gathering                                           *Job                 // waits for more that is lost; guarded by committing
+	unsure                                              []Loss               // likewise: of which it is not known what is settled
 	offered                                             time.Time            // when the last such job began or is to begin; likewise
 	router                                              *router
 	retries                                             *retries

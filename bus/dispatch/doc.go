@@ -20,6 +20,7 @@
 //	ledger.go      which records are settled; state.go and ledgersave.go keep that over restarts
 //	ends.go        what follows an end in its key gets no record before that is saved
 //	lost.go        what a damaged store has lost is offered again (contents.go lists what it should have)
+//	ledgerloss.go  what is done when nobody knows any more what is settled
 //	retention.go   what is settled and old goes
 //	conserve.go    checks all the time that nothing has vanished
 //	story.go       puts together what is known of one event: storyfind.go looks through the streams and
@@ -49,6 +50,13 @@
 // but for what is there yet or is a dead letter. The job is durable before the loss is
 // forgotten, and goes on after a crash; retention waits for it. It makes a delivery
 // twice when its event is of the same time as one that was lost and it had arrived.
+//
+// The ledgers themselves are kept twice, each commit in both copies (bus/jetstream), so no
+// one damaged file takes the bus back. Should neither be readable while EVENTS has ever
+// held something, nobody knows what was settled: the router goes on behind the last event,
+// and a job offers every retained event again, but for what waits or is a dead letter
+// (ledgerloss.go). What was settled of a pack that waits comes again. So nothing is lost, what comes in does not wait behind history, and the
+// log, `sluice doctor` and `sluice jobs ls` say so; `sluice jobs cancel` stops it.
 //
 // # Where the time goes
 //

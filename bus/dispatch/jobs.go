@@ -188,6 +188,10 @@ func (j *jobs) recover(ctx context.Context) error {
 	}
 	for _, key := range keys {
 		text, err := j.d.store.State(ctx, key)
+		if errors.Is(err, bus.ErrDamaged) {
+			j.d.log.Error("what is kept of a job cannot be read any more: it does not go on", "job", strings.TrimPrefix(key, jobPrefix))
+			continue
+		}
 		if err != nil {
 			return err
 		}

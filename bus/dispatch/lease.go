@@ -187,7 +187,10 @@ const leaseKeyState = "lease-key"
 // restoreLeaseKey reads the key of the tokens, or makes it.
 func (d *Dispatcher) restoreLeaseKey(ctx context.Context) error {
 	key, err := d.store.State(ctx, leaseKeyState)
-	if errors.Is(err, bus.ErrNotFound) {
+	if errors.Is(err, bus.ErrDamaged) {
+		d.log.Error("the key of the receipts cannot be read any more: those that were given out are good no longer, and their deliveries come again")
+	}
+	if errors.Is(err, bus.ErrNotFound) || errors.Is(err, bus.ErrDamaged) {
 		key = make([]byte, 32)
 		_, _ = rand.Read(key) // it never fails
 		err = d.store.PutState(ctx, leaseKeyState, key)

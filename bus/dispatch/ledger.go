@@ -301,6 +301,13 @@ func (l *ledger) mark(pos bus.Position) {
 	l.change()
 }
 
+// skip begins at a pack: those before it are not for this ledger.
+func (l *ledger) skip(to uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next = max(l.next, to)
+}
+
 // touch makes the ledger dirty.
 func (l *ledger) touch() {
 	l.mu.Lock()

@@ -30,7 +30,7 @@ type Loss struct {
 	Deliveries int       `json:"deliveries"` // in them, about: some may have been settled
 	Since      time.Time `json:"since"`      // their events were stored no earlier
 	Until      time.Time `json:"until"`      // and no later
-	Sinks      []string  `json:"sinks"`      // they are of these
+	Sinks      []string  `json:"sinks"`      // they are of these; none: of any
 
 	there []deliveryKey // are not lost, as far as this process knows
 }
@@ -187,7 +187,7 @@ const lostPause = 10 * time.Second
 // offerLost makes a job of what was found lost since the last one, or adds it to that
 // if it is still to begin. It is durable before the commit that forgets the loss.
 func (d *Dispatcher) offerLost(ctx context.Context) error {
-	var losses []Loss
+	losses := d.unsure
 	for _, name := range slices.Sorted(maps.Keys(d.contents)) {
 		losses = append(losses, d.contents[name].takeLost()...)
 	}
@@ -204,12 +204,17 @@ func (d *Dispatcher) offerLost(ctx context.Context) error {
 	}
 	if err != nil {
 		for _, l := range losses {
-			d.contents[l.Stream].keepLost([]Loss{l})
+			if !l.everySink() {
+				d.contents[l.Stream].keepLost([]Loss{l})
+			}
 		}
 		return fmt.Errorf("note what the store has lost: %w", err)
 	}
-	d.log.Error("deliveries are lost in the store: they are offered again from the events that are retained",
-		"job", job.ID, "deliveries", deliveriesIn(losses), "sinks", sinksOf(losses), "since", job.Replay.Since, "until", job.Replay.Until)
+	d.unsure = nil
+	if n := deliveriesIn(losses); n > 0 {
+		d.log.Error("deliveries are lost in the store: they are offered again from the events that are retained",
+			"job", job.ID, "deliveries", n, "sinks", sinksOf(losses), "since", job.Replay.Since, "until", job.Replay.Until)
+	}
 	if d.intake.Err() == nil { // or the next start goes on with it
 		d.beginLost(ctx, job)
 	}
@@ -255,6 +260,9 @@ func (d *Dispatcher) lostJob(ctx context.Context, losses []Loss) (Job, error) {
 		return Job{}, err
 	}
 	job := newJob(Job{Replay: r, Head: info.Last})
+	if len(losses) == 1 && losses[0].everySink() {
+		job.Head = losses[0].Last // what has come in since then is delivered as ever
+	}
 	if d.gathering != nil {
 		job.ID, job.Created = d.gathering.ID, d.gathering.Created
 	}
@@ -293,7 +301,7 @@ func (d *Dispatcher) newOffering(ctx context.Context, losses []Loss) (*offering,
 			o.there[k] = struct{}{}
 		}
 	}
-	for _, sink := range sinksOf(losses) {
+	for _, sink := range d.lossOf(losses) {
 		for _, books := range []*ledger{d.retries.books, d.lane(sink).books, d.dead.books} {
 			if err := o.look(ctx, d.store.Stream(books.stream), sink, books); err != nil {
 				return nil, err
@@ -371,7 +379,7 @@ func (d *Dispatcher) search(losses []Loss) {
 }
 
 func (d *Dispatcher) searched(losses []Loss) {
-	for _, sink := range sinksOf(losses) {
+	for _, sink := range d.lossOf(losses) {
 		l := d.lane(sink).current()
 		l.searched = false
 		l.mu.Unlock()
@@ -387,7 +395,7 @@ func (o *offering) covers(stored time.Time, sink string) bool {
 		if l.Since.After(stored) {
 			return false
 		}
-		if !stored.After(l.Until) && (sink == "" || slices.Contains(l.Sinks, sink)) {
+		if !stored.After(l.Until) && (sink == "" || l.everySink() || slices.Contains(l.Sinks, sink)) {
 			return true
 		}
 	}
@@ -416,6 +424,10 @@ func (o *offering) again(table *routing, event bus.Event, stored time.Time) (out
 // sumUp says what became of what was lost.
 func (r *replaying) sumUp() {
 	d, job := r.j.d, r.j.copy(r.job)
+	if job.Unsure() {
+		r.sumUpUnsure(job)
+		return
+	}
 	lost := deliveriesIn(job.Replay.Lost)
 	note := fmt.Sprintf("about %d deliveries were lost in the store, of events from %s to %s; offered again: %d", lost,
 		job.Replay.Since.UTC().Format(time.RFC3339), job.Replay.Until.UTC().Format(time.RFC3339), job.Sent)

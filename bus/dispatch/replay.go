@@ -93,7 +93,9 @@ func (j *jobs) replay(ctx context.Context, job *Job) error {
 		if err != nil {
 			return err
 		}
-		r.sender.ahead, r.from = math.MaxInt, fromLoss
+		if r.from = fromLoss; !job.Unsure() {
+			r.sender.ahead = math.MaxInt
+		}
 	}
 	until := job.Replay.Until
 	var failed error

@@ -127,6 +127,9 @@ func (d *Dispatcher) keepState(ctx context.Context) {
 // restore begins from what the last commit saved.
 func (d *Dispatcher) restore(ctx context.Context) error {
 	saved, err := savedLedgers(ctx, d.store)
+	if errors.Is(err, bus.ErrDamaged) || err == nil && len(saved) == 0 && d.used() {
+		return d.withoutLedgers(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -171,6 +174,10 @@ func (d *Dispatcher) restore(ctx context.Context) error {
 	}
 	return d.takeOver(ctx, saved)
 }
+
+// used tells whether the log has held events. A bus saves its ledgers before it takes
+// the first.
+func (d *Dispatcher) used() bool { return d.router.head > 0 }
 
 func savedLedgers(ctx context.Context, store bus.Log) (map[string]savedLedger, error) {
 	saved := map[string]savedLedger{}
@@ -295,10 +302,15 @@ func (d *Dispatcher) restoreHolds(ctx context.Context) error {
 	}
 	for _, key := range keys {
 		text, err := d.store.State(ctx, key)
+		h := &Hold{}
+		if errors.Is(err, bus.ErrDamaged) {
+			h = &Hold{Reason: HoldPaused, Note: "why it was held cannot be read in the store any more", Since: d.now()}
+			text, err = json.Marshal(h)
+			d.log.Error("why a sink is held cannot be read any more: it stays paused; `sluice sinks resume` enables it", "sink", strings.TrimPrefix(key, HoldPrefix))
+		}
 		if err != nil {
 			return err
 		}
-		h := &Hold{}
 		if err := json.Unmarshal(text, h); err != nil {
 			return fmt.Errorf("state %s: %w", key, err)
 		}

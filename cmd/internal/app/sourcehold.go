@@ -58,6 +58,9 @@ func (h *sourceHold) load(ctx context.Context, name string) error {
 	switch {
 	case errors.Is(err, bus.ErrNotFound):
 		return nil
+	case errors.Is(err, bus.ErrDamaged):
+		h.hold = &dispatch.Hold{Reason: dispatch.HoldPaused, Note: "why it was paused cannot be read in the store any more", Since: time.Now()}
+		return nil
 	case err != nil:
 		return err
 	}

@@ -60,7 +60,7 @@ func (a *App) loadSubscriptions(ctx context.Context) error {
 	all := map[string]*subscription{}
 	for _, key := range keys {
 		text, err := a.store.State(ctx, key)
-		if err != nil {
+		if err != nil && !errors.Is(err, bus.ErrDamaged) { // that one is broken
 			return err
 		}
 		s := readSubscription(strings.TrimPrefix(key, subscriptionState), text)

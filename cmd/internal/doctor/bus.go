@@ -63,6 +63,9 @@ const toldFor = 24 * time.Hour
 func (r *Report) checkLost(jobs []dispatch.Job, now time.Time) {
 	for _, job := range jobs {
 		switch {
+		case job.State == dispatch.JobRunning && job.Unsure():
+			r.warn("store", "job "+job.ID, "watch it with `sluice jobs follow "+job.ID+"`; `sluice jobs cancel "+job.ID+"` stops it",
+				"what is settled was not known at the start: every retained event is being offered again: %d so far", job.Sent)
 		case job.State == dispatch.JobRunning:
 			r.warn("store", "job "+job.ID, "watch it with `sluice jobs follow "+job.ID+"`",
 				"about %d deliveries were lost in the store; they are being offered again from the retained events: %d so far", job.Lost(), job.Sent)

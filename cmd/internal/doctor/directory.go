@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -95,6 +96,10 @@ func (o Resting) holds(ctx context.Context) (map[string]string, error) {
 	held := map[string]string{}
 	for _, key := range keys {
 		text, err := o.Store.State(ctx, key)
+		if errors.Is(err, bus.ErrDamaged) {
+			held[strings.TrimPrefix(key, dispatch.HoldPrefix)] = dispatch.HoldPaused
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
