@@ -50,6 +50,13 @@ func (f *farBatch) DeliverBatch(ctx context.Context, ds []sinks.Delivery) ([]err
 	return failed, nil
 }
 
+// requests is how many events each request had.
+func (f *farBatch) requests() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.sizes)
+}
+
 func holds(ids []string, bad string) bool {
 	return strings.Contains(" "+strings.Join(ids, " ")+" ", " "+bad+" ")
 }
@@ -99,8 +106,8 @@ func TestBatchesOfBytes(t *testing.T) {
 		defer d.stop()
 		d.publish(names("e", 9)...)
 		pass(time.Millisecond)
-		if !slices.Equal(f.sizes, []int{4, 4}) {
-			t.Fatalf("before the wait is over, requests of %v", f.sizes)
+		if sizes := f.requests(); !slices.Equal(sizes, []int{4, 4}) {
+			t.Fatalf("before the wait is over, requests of %v", sizes)
 		}
 		pass(2 * time.Second)
 		large, err := bus.NewEvent([]bus.Attr{{Name: "id", Value: "large"}, {Name: "source", Value: "test"}, {Name: "type", Value: "test.made"}},
@@ -112,8 +119,8 @@ func TestBatchesOfBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		pass(2 * time.Second)
-		if !slices.Equal(f.sizes, []int{4, 4, 1, 1, 1, 1}) || f.count() != 12 {
-			t.Errorf("%d events in requests of %v", f.count(), f.sizes)
+		if sizes := f.requests(); !slices.Equal(sizes, []int{4, 4, 1, 1, 1, 1}) || f.count() != 12 {
+			t.Errorf("%d events in requests of %v", f.count(), sizes)
 		}
 		d.settled()
 	})

@@ -245,6 +245,8 @@ func TestSlowStart(t *testing.T) {
 // there may be.
 func (f *slowly) checkGrowth(t *testing.T) {
 	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	full, most := slices.Index(f.taken, 32), 0
 	for i, n := range f.taken {
 		if n > most+max(1, most) && i > 0 {
