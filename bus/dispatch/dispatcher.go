@@ -305,6 +305,7 @@ func (d *Dispatcher) recoverLater(h heads) {
 		return
 	}
 	d.retriesKnown.Store(true)
+	d.warnUnchosen()
 	for _, l := range d.allLanes() {
 		l.wake()
 	}

@@ -39,6 +39,27 @@ func (d *Dispatcher) checkRemoved(t Table) error {
 	return nil
 }
 
+// Unchosen are the sinks that are not in the config while something waits for them, and
+// of which nobody has said what becomes of that: it stays until they are back. A reload
+// refuses such a config; a restart cannot.
+func (d *Dispatcher) Unchosen() (all []SinkStatus) {
+	removal := d.routing.Load().removal
+	for _, s := range d.Sinks() {
+		if s.State == StateRemoved && s.Waiting() > 0 && removal(s.Name) == "" {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// warnUnchosen says at a start what a reload would have refused.
+func (d *Dispatcher) warnUnchosen() {
+	for _, s := range d.Unchosen() {
+		d.log.Warn("deliveries wait for a sink that is not in the config, and stay until it is back: put it back, or say what becomes of them with "+
+			"removed_sinks: {"+s.Name+": keep | dead_letter | drop}", "sink", s.Name, "waiting", s.Waiting())
+	}
+}
+
 // removal is what becomes of the deliveries that wait for a sink that is not in Sinks:
 // a Removed constant, or "" when nobody has said it.
 func (t Table) removal(sink string) string {

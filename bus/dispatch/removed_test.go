@@ -63,3 +63,33 @@ func TestRemovedSinkNeedsAChoice(t *testing.T) {
 		})
 	}
 }
+
+// TestSinkThatIsRemovedOverARestart takes out a sink with a backlog while the bus is
+// down: it starts, and says once per sink what waits and what to write.
+func TestSinkThatIsRemovedOverARestart(t *testing.T) {
+	t.Parallel()
+	for choice, said := range map[string]int{"": 1, dispatch.RemovedKeep: 0} {
+		for _, stream := range []string{bus.Backlog, bus.Retries} {
+			t.Run(stream+"/"+choice, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					dead, well := newFar(nil), newFar(nil)
+					store, _ := waiting(t, 40, stream, nil, dead, well, dispatch.Retention{})
+					table := one(t, spec("well", well, nil))
+					if choice != "" {
+						table.Removed = map[string]string{"dead": choice}
+					}
+					d, log, _ := watchedStart(t, store, table)
+					defer d.stop()
+					pass(time.Second)
+					if n := strings.Count(log.String(), "removed_sinks: {dead: keep | dead_letter | drop}"); n != said {
+						t.Errorf("said %d times, want %d:\n%s", n, said, log)
+					}
+					all := d.Unchosen()
+					if len(all) != said || said > 0 && (all[0].Name != "dead" || all[0].Waiting() < 30) {
+						t.Errorf("%+v", all)
+					}
+				})
+			})
+		}
+	}
+}

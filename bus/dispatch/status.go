@@ -31,6 +31,9 @@ type SinkStatus struct {
 	Connection  *sinks.Connection // nil for a kind that holds none
 }
 
+// Waiting is how many deliveries wait for the sink.
+func (s *SinkStatus) Waiting() int { return s.Backlog + s.Retries + s.Queued }
+
 // The states of a sink.
 const (
 	StateActive  = "active"

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/bus"
+	"sluice/bus/dispatch"
 )
 
 // live says that the process runs.
@@ -29,6 +30,9 @@ type check struct {
 func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
 	view := a.View()
 	checks := []check{a.checkStore(r.Context()), checkConfig(view), checkIntake(view), a.checkConservation()}
+	for _, s := range a.Bus.Unchosen() {
+		checks = append(checks, checkUnchosen(s))
+	}
 	status, verdict := http.StatusOK, "ok\n"
 	for _, c := range checks {
 		if c.bad {
@@ -105,6 +109,12 @@ func (a *api) checkConservation() check {
 			c.Deliveries, c.Events, c.Since.UTC().Format(time.RFC3339))
 	}
 	return check{"conservation", false, text}
+}
+
+// checkUnchosen tells of a sink that was taken out over a restart.
+func checkUnchosen(s dispatch.SinkStatus) check {
+	return check{"sinks", false, fmt.Sprintf("%s is not in the config, and %d deliveries wait for it: put it back, or write removed_sinks: {%s: keep | dead_letter | drop}",
+		s.Name, s.Waiting(), s.Name)}
 }
 
 // showMetrics is /metrics.

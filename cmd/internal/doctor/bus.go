@@ -101,7 +101,7 @@ const longOpen = 5 * time.Minute
 
 func (r *Report) checkSinks(sinks []dispatch.SinkStatus, now time.Time) {
 	for _, s := range sinks {
-		waiting := s.Backlog + s.Retries + s.Queued
+		waiting := s.Waiting()
 		switch {
 		case s.State == dispatch.StateRemoved && waiting > 0 && !subscribed(s.Name):
 			r.removed(s.Name, fmt.Sprintf("%d deliveries wait", waiting))
