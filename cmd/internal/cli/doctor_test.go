@@ -350,3 +350,46 @@ func TestDoctorComparesWithTheConfig(t *testing.T) {
 	write("sinks: 5\n")
 	newRig("").run(t, exitInvalid, "doctor", "--config", path)
 }
+
+// TestRepairOfAGap cuts off packs of events that were never removed: doctor names the
+// gap, a repair notes it, and the bus goes on.
+func TestRepairOfAGap(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := &receiver{got: map[string]bool{}, shut: make(chan struct{})}
+	close(f.shut)
+	url := serve(t, f.ServeHTTP).URL
+	a := onDisk(t, dir, url)
+	for i := range 20 {
+		publishInto(t, a, fmt.Sprint("e", i))
+	}
+	until(t, "delivered", func() bool { return f.count() == 20 && a.Bus().Unsettled() == 0 })
+	halt(t, a)
+	rewrite(t, block(t, dir, bus.Events, "msgs/*.blk"), func(b []byte) []byte { return b[:len(b)-100] })
+
+	report, _ := examine(t, exitFailure, "--dir", dir)
+	var gap *bus.Fault
+	for _, found := range report.Findings {
+		if found.Fault != nil && found.Fault.Kind == bus.FaultMissing && found.Fault.Stream == bus.Events {
+			gap = found.Fault
+		}
+	}
+	if gap == nil || !gap.Repairable || gap.First == 0 {
+		t.Fatalf("the gap is not named: %+v", report.Findings)
+	}
+	if _, said := examine(t, exitOK, "--dir", dir, "--repair", "--yes"); !strings.Contains(said, "in quarantine: "+dir) {
+		t.Errorf("the repair says %s", said)
+	}
+	// The bytes that were cut off are nowhere: what is kept says which packs they were.
+	note, err := os.ReadFile(filepath.Join(dir, "quarantine", fmt.Sprintf("EVENTS-%d.json", gap.First)))
+	if err != nil || !bytes.Contains(note, []byte(`"kind": "missing"`)) {
+		t.Errorf("in quarantine is %s, %v", note, err)
+	}
+	for range 2 {
+		examine(t, exitOK, "--dir", dir) // the gap is known
+		a = onDisk(t, dir, url)
+		publishInto(t, a, "new")
+		until(t, "new events are delivered", func() bool { return f.has("new") && a.Bus().Unsettled() == 0 })
+		halt(t, a)
+	}
+}
