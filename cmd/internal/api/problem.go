@@ -59,7 +59,7 @@ func problemOf(err error) (p *problem, internal bool) {
 		return refuse(http.StatusNotFound, "%s", err), false
 	case errors.Is(err, dispatch.ErrLease):
 		return refuse(http.StatusUnauthorized, "%s: send the one that came with the delivery, as Sluice-Lease-Token", err), false
-	case errors.Is(err, dispatch.ErrReceipt):
+	case errors.Is(err, dispatch.ErrReceipt), errors.Is(err, dispatch.ErrOtherQueue):
 		return refuse(http.StatusBadRequest, "%s", err), false
 	case errors.Is(err, dispatch.ErrHeld):
 		return refuse(http.StatusConflict, "%s", err), false
@@ -71,6 +71,9 @@ func problemOf(err error) (p *problem, internal bool) {
 		return busy(http.StatusInsufficientStorage, 30, "the store is full: ask again when space was made"), false
 	case errors.Is(err, bus.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return busy(http.StatusServiceUnavailable, 1, "the store does not answer: ask again in a moment"), true
+	}
+	if errors.Is(err, bus.ErrDamaged) {
+		return refuse(http.StatusInternalServerError, "what is asked for cannot be read in the store any more: `sluice doctor` tells of it"), true
 	}
 	return refuse(http.StatusInternalServerError, "something is wrong with the bus: its log says what"), true
 }

@@ -27,19 +27,21 @@ func TestErrorsOfTheBusHaveAnAnswer(t *testing.T) {
 		status int
 		again  string // Retry-After
 	}{
-		"bus.ErrFull":         {bus.ErrFull, 507, "30"},
-		"bus.ErrOverloaded":   {bus.ErrOverloaded, 503, "1"},
-		"bus.ErrUnavailable":  {bus.ErrUnavailable, 503, "1"},
-		"bus.ErrClosed":       {bus.ErrClosed, 503, "2"},
-		"bus.ErrTooLarge":     {bus.ErrTooLarge, 413, ""},
-		"bus.ErrNotFound":     {bus.ErrNotFound, 404, ""},
-		"bus.ErrTooMany":      {bus.ErrTooMany, 413, ""},
-		"bus.AttributeError":  {&bus.AttributeError{Name: "id", Msg: "missing"}, 400, ""},
-		"bus.MediaTypeError":  {&bus.MediaTypeError{Msg: "no"}, 415, ""},
-		"bus.BadEvent":        {&bus.BadEvent{Err: errors.New("no")}, 400, ""},
-		"dispatch.ErrLease":   {dispatch.ErrLease, 401, ""},
-		"dispatch.ErrReceipt": {dispatch.ErrReceipt, 400, ""},
-		"dispatch.ErrHeld":    {dispatch.ErrHeld, 409, ""},
+		"bus.ErrFull":            {bus.ErrFull, 507, "30"},
+		"bus.ErrOverloaded":      {bus.ErrOverloaded, 503, "1"},
+		"bus.ErrUnavailable":     {bus.ErrUnavailable, 503, "1"},
+		"bus.ErrClosed":          {bus.ErrClosed, 503, "2"},
+		"bus.ErrTooLarge":        {bus.ErrTooLarge, 413, ""},
+		"bus.ErrNotFound":        {bus.ErrNotFound, 404, ""},
+		"bus.ErrTooMany":         {bus.ErrTooMany, 413, ""},
+		"bus.AttributeError":     {&bus.AttributeError{Name: "id", Msg: "missing"}, 400, ""},
+		"bus.MediaTypeError":     {&bus.MediaTypeError{Msg: "no"}, 415, ""},
+		"bus.BadEvent":           {&bus.BadEvent{Err: errors.New("no")}, 400, ""},
+		"bus.ErrDamaged":         {bus.ErrDamaged, 500, ""},
+		"dispatch.ErrLease":      {dispatch.ErrLease, 401, ""},
+		"dispatch.ErrReceipt":    {dispatch.ErrReceipt, 400, ""},
+		"dispatch.ErrOtherQueue": {dispatch.ErrOtherQueue, 400, ""},
+		"dispatch.ErrHeld":       {dispatch.ErrHeld, 409, ""},
 	}
 	exported := append(exportedErrors(t, "../../../bus"), exportedErrors(t, "../../../bus/dispatch")...)
 	slices.Sort(exported)

@@ -133,9 +133,7 @@ func (a *api) each(w http.ResponseWriter, r *http.Request, do func(ctx context.C
 	if n := len(body.Receipts); n < 1 || n > maxReceipts {
 		return refuse(http.StatusBadRequest, "receipts: %d of them is not from 1 to %d", n, maxReceipts)
 	}
-	if err := a.Bus.CheckReceipts(r.PathValue("name"), body.Receipts...); errors.Is(err, dispatch.ErrOtherQueue) {
-		return refuse(http.StatusBadRequest, "%s", err)
-	} else if err != nil {
+	if err := a.Bus.CheckReceipts(r.PathValue("name"), body.Receipts...); err != nil {
 		return err
 	}
 	// Who asked may hang up: what has begun is ended.
