@@ -127,6 +127,10 @@
 //	                        own; what was in EVENTS alone is lost, and named
 //	the same in a pile      cmd/sluice TestProcessDamagedPile: a cut block of the 81 of a backlog of 1,000,000: ready
 //	                        after 0.4 s, the 3,500 lost are offered again after 5 s, none comes twice; 198 MB
+//	any of these in STATE,  bus/jetstream TestDamagedState, TestLostState; cmd/sluice TestProcessDamagedState: the other
+//	where the ledgers are   copy has it all: nothing comes again, what is paused stays so, the log and doctor tell
+//	both copies of STATE    ledgerloss_test.go; cmd/sluice TestProcessDamagedState: what is retained comes again but for
+//	gone                    what waits, by a job that can be cancelled; which sinks were paused is forgotten
 //	packs lost anywhere     lost_test.go: 300 random histories with crashes whose store loses a random part of BACKLOG
 //	                        and RETRIES each time, and a crash at each operation while that comes again
 //	an acknowledgement      bus/jetstream TestFsyncBeforeAck, under strace: none without an fsync; and cmd/sluice
