@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/bus"
@@ -83,6 +84,7 @@ func TestReceiptsAreOfOneQueue(t *testing.T) {
 		defer d.stop()
 		d.publish("e")
 		m := d.receive(1)[0]
+		synctest.Wait()
 		id, token := f.of("e")
 		for what, c := range map[string]struct {
 			queue, receipt string
