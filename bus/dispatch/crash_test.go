@@ -25,6 +25,9 @@ func seeds() int {
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_SEEDS")); err == nil {
 		return n
 	}
+	if testing.Short() { // under the race detector, which sees what it sees in few
+		return 60
+	}
 	return 300
 }
 

@@ -209,7 +209,8 @@ const secondCrashes = 48
 // TestCrashAtEveryOperation goes through small histories once for each operation
 // of their log, and crashes before and after it. Then it does so again with a
 // second crash while, or right after, the next process recovers: at one operation
-// for each first crash, and at every one when SLUICE_SEEDS is set.
+// for each first crash, at every one when SLUICE_SEEDS is set, and not at all with
+// -short.
 func TestCrashAtEveryOperation(t *testing.T) {
 	t.Parallel()
 	seen := newCrashPoints()
@@ -232,7 +233,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 				if t.Failed() {
 					t.Fatalf("at crash point %d", k)
 				}
-				for j := 1; j <= secondCrashes; j++ {
+				for j := 1; j <= secondCrashes && !testing.Short(); j++ {
 					if every || j == 1+k%secondCrashes {
 						runScript(t, seen, steps, k, j)
 						r++

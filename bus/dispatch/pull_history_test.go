@@ -25,6 +25,9 @@ func queueSeeds() int {
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_SEEDS")); err == nil {
 		return n
 	}
+	if testing.Short() {
+		return 100
+	}
 	return 600
 }
 
