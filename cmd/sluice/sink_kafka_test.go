@@ -36,7 +36,7 @@ func (p *program) publishNumbers(prefix string, n int) {
 func (k *kafkaServer) ids(topic string) map[string]int {
 	k.t.Helper()
 	seen := map[string]int{}
-	for line := range strings.Lines(string(k.kcat("-C", "-t", topic, "-e", "-q", "-f", "%h\n"))) {
+	for line := range strings.Lines(string(k.kcat("", "-C", "-t", topic, "-e", "-q", "-f", "%h\n"))) {
 		for header := range strings.SplitSeq(strings.TrimSpace(line), ",") {
 			if id, ok := strings.CutPrefix(header, "ce_id="); ok {
 				seen[id]++
