@@ -53,17 +53,69 @@ type wireConn struct {
 	lost  error // why nothing more can be read
 	since time.Time
 	// hurried is that a read deadline was set. A request sets none: setting and
-	// clearing one costs as much as its head. The end of its context does, by cut.
+	// clearing one costs as much as its head. The end of its context does.
 	hurried bool
-	cut     func()      // ends what is read and written
 	quiet   func() bool // while it is idle: it is open and has nothing to say
+
+	mu      sync.Mutex
+	watched context.Context // whose end cuts off the request that is under way
+	unwatch func() bool
+	busy    bool // a request is under way
+	cut     bool
 }
 
 func newWireConn(conn net.Conn) *wireConn {
 	c := &wireConn{conn: conn, out: bufio.NewWriter(conn), quiet: quietness(conn)}
-	c.cut = func() { _ = conn.SetDeadline(time.Unix(1, 0)) }
 	c.in = bufio.NewReader(c)
 	return c
+}
+
+// begin puts a request under its context. Many requests in a row have the same one,
+// which is watched once for all of them.
+func (c *wireConn) begin(ctx context.Context) error {
+	c.mu.Lock()
+	if c.watched != ctx {
+		if c.unwatch != nil {
+			c.unwatch()
+		}
+		c.watched = ctx
+		c.unwatch = context.AfterFunc(ctx, func() { c.end(ctx) })
+	}
+	c.busy = true
+	c.mu.Unlock()
+	// Either it had not ended yet when the connection was marked busy, and then its end
+	// finds that, or it shows here.
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// end cuts off the request of a context, if that is the one under way.
+func (c *wireConn) end(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy && c.watched == ctx {
+		c.cut = true
+		_ = c.conn.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// rest ends a request, and tells whether it was not cut off.
+func (c *wireConn) rest() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+	return !c.cut
+}
+
+func (c *wireConn) close() error {
+	c.mu.Lock()
+	if c.unwatch != nil {
+		c.unwatch()
+	}
+	c.mu.Unlock()
+	return c.conn.Close()
 }
 
 // Read limits what a head can make us hold.
@@ -93,7 +145,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err == nil {
 			return res, nil
 		}
-		_ = c.conn.Close()
+		_ = c.close()
 		// The far side may close a connection that was idle just when it is used
 		// again. Nothing was answered, so the request may go out once more: an event
 		// may reach a function more than once in any case.
@@ -121,11 +173,9 @@ func timedOut(ctx context.Context, err error) error {
 
 // exchange sends a request and reads the head of the answer.
 func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	if err := c.begin(req.Context()); err != nil {
+		return nil, err
 	}
-	stop := context.AfterFunc(ctx, c.cut)
 	c.left, c.heard, c.lost = wireHeader, false, nil
 	c.out.Reset(c.conn)
 	failed := writeRequest(c.out, req)
@@ -136,7 +186,6 @@ func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) 
 	// a 413: it says more than the broken pipe.
 	res, err := readAnswer(c.in, req)
 	if err != nil {
-		stop()
 		switch {
 		case failed != nil:
 			err = failed
@@ -147,7 +196,7 @@ func (w *wire) exchange(c *wireConn, req *http.Request) (*http.Response, error) 
 	}
 	c.left = math.MaxInt64
 	keep := failed == nil && !res.Close && res.StatusCode != http.StatusSwitchingProtocols
-	res.Body = &wireBody{w: w, c: c, body: res.Body, stop: stop, keep: keep, ended: res.ContentLength == 0}
+	res.Body = &wireBody{w: w, c: c, body: res.Body, keep: keep, ended: res.ContentLength == 0}
 	return res, nil
 }
 
@@ -195,7 +244,6 @@ type wireBody struct {
 	w     *wire
 	c     *wireConn
 	body  io.ReadCloser
-	stop  func() bool
 	keep  bool // the connection may be used again, once the body has ended
 	ended bool
 }
@@ -219,11 +267,11 @@ func (b *wireBody) Close() error {
 	c := b.c
 	b.c = nil
 	// What is left of a long body is not worth reading: the connection goes.
-	if intact := b.stop(); intact && b.keep && b.ended && c.in.Buffered() == 0 {
+	if intact := c.rest(); intact && b.keep && b.ended && c.in.Buffered() == 0 {
 		b.w.put(c)
 		return nil
 	}
-	return c.conn.Close()
+	return c.close()
 }
 
 // get takes the connection that was used last, or makes one.
@@ -240,7 +288,7 @@ func (w *wire) get(ctx context.Context) (c *wireConn, used bool, err error) {
 		}
 		// The far side closed it, or sent what nobody asked for: the next answer on
 		// it would not be that to the next request.
-		_ = c.conn.Close()
+		_ = c.close()
 		w.mu.Lock()
 	}
 	w.mu.Unlock()
@@ -265,7 +313,7 @@ func (w *wire) put(c *wireConn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed || len(w.idle) >= wireMaxIdle {
-		_ = c.conn.Close()
+		_ = c.close()
 		return
 	}
 	w.idle = append(w.idle, c)
@@ -280,7 +328,7 @@ func (w *wire) expire() {
 	defer w.mu.Unlock()
 	n := 0
 	for n < len(w.idle) && time.Since(w.idle[n].since) >= wireIdle {
-		_ = w.idle[n].conn.Close()
+		_ = w.idle[n].close()
 		n++
 	}
 	w.idle = append([]*wireConn(nil), w.idle[n:]...)
@@ -298,7 +346,7 @@ func (w *wire) CloseIdleConnections() {
 	defer w.mu.Unlock()
 	w.closed = true
 	for _, c := range w.idle {
-		_ = c.conn.Close()
+		_ = c.close()
 	}
 	w.idle = nil
 	if w.expiry != nil {

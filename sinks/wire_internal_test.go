@@ -142,3 +142,44 @@ func TestWireCut(t *testing.T) {
 		})
 	}
 }
+
+// Requests that have one context in a row are cut off by its end as each alone is, and
+// one that ends while the connection rests cuts off no later request.
+func TestWireWatchesOneContext(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+	c := newWireConn(near)
+	reads := func() error {
+		_, err := near.Read(make([]byte, 1))
+		return err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 3 {
+		if err := c.begin(ctx); err != nil || !c.rest() {
+			t.Fatalf("a request under a context that goes on: %v", err)
+		}
+	}
+	cancel()
+	if err := c.begin(ctx); err == nil {
+		t.Error("a request begins under a context that has ended")
+	}
+	c.rest()
+	c.end(ctx) // late, as it may be called in a goroutine of its own
+	next, cancel := context.WithCancel(t.Context())
+	if err := c.begin(next); err != nil {
+		t.Fatal(err)
+	}
+	c.end(ctx)
+	go func() { _, _ = far.Write([]byte("x")) }()
+	if err := reads(); err != nil {
+		t.Errorf("the end of an earlier context cuts off the next request: %v", err)
+	}
+	cancel()
+	if err := reads(); err == nil {
+		t.Error("the end of its context does not cut off the request")
+	}
+	if c.rest() {
+		t.Error("a connection that was cut off counts as whole")
+	}
+}
