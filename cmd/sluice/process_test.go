@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -91,15 +92,23 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// freePort is a port of the loopback interface that nobody has just now.
+// freePort is a port of the loopback interface that nobody has just now, for a server
+// that starts later, maybe several times. It is below those that the system gives to
+// whoever asks for any, as every client and most tests do.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 10000, 20000
+	var err error
+	for range 100 {
+		port := first + rand.IntN(ports)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("no free port: %v", err)
+	return 0
 }
 
 // newProgram prepares a program; sections is the YAML beside server and store.
