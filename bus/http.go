@@ -212,11 +212,27 @@ func unescape(v string) string {
 func (e Event) AppendHTTPHeader(h http.Header) {
 	// One allocation for all the values, and none for the usual names.
 	values := make([]string, 0, len(e.attrs)+1)
-	set := func(key, value string) {
+	e.httpHeaders(func(key, value string) {
 		values = append(values, value)
 		n := len(values)
 		h[key] = values[n-1 : n : n] // no room behind: an Add must not reach the next value
-	}
+	})
+}
+
+// AppendHTTPLines appends the headers of AppendHTTPHeader as the lines of a request,
+// each with its CR LF. No value can break out of its line: attributes have no control
+// characters.
+func (e Event) AppendHTTPLines(b []byte) []byte {
+	e.httpHeaders(func(key, value string) {
+		b = append(append(b, key...), ": "...)
+		b = append(append(b, value...), "\r\n"...)
+	})
+	return b
+}
+
+// httpHeaders are the headers of the event in binary mode, with their keys as
+// http.Header spells them.
+func (e Event) httpHeaders(set func(key, value string)) {
 	typed := false
 	for i := range e.attrs {
 		a := &e.attrs[i]

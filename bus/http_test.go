@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -83,6 +84,14 @@ func TestHTTPIdentity(t *testing.T) {
 		e := anyEvent().Draw(t, "event")
 		h := http.Header{}
 		e.AppendHTTPHeader(h)
+		lines := e.AppendHTTPLines([]byte("X-Before: 1\r\n"))
+		read, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(append(lines, "\r\n"...)))).ReadMIMEHeader()
+		if read.Get("X-Before") != "1" {
+			t.Fatalf("what was there before is lost: %q", lines)
+		}
+		if read.Del("X-Before"); err != nil || !maps.EqualFunc(http.Header(read), h, slices.Equal) {
+			t.Fatalf("as lines they are %q, %v, want %v", lines, err, h)
+		}
 		back, err := bus.FromHTTP(h, e.Data())
 		if err != nil {
 			t.Fatalf("%v in %v", err, h)
@@ -135,6 +144,9 @@ func FuzzFromHTTP(f *testing.F) {
 				}
 			}
 		}
+		if lines := e.AppendHTTPLines(nil); bytes.Count(lines, []byte("\n")) != len(out) || bytes.Count(lines, []byte("\r")) != len(out) {
+			t.Fatalf("%d headers are the lines %q", len(out), lines)
+		}
 		back, err := bus.FromHTTP(out, e.Data())
 		if err != nil {
 			t.Fatalf("not read back: %v in %v", err, out)
@@ -165,6 +177,13 @@ func BenchmarkFromHTTP(b *testing.B) {
 			if _, err := cehttp.NewEventFromHTTPRequest(&http.Request{Header: h, Body: io.NopCloser(bytes.NewReader(e.Data()))}); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+	b.Run("lines", func(b *testing.B) {
+		b.ReportAllocs()
+		var lines []byte
+		for b.Loop() {
+			lines = e.AppendHTTPLines(lines[:0])
 		}
 	})
 	b.Run("encode", func(b *testing.B) {

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
-	"net/http"
 )
 
 // Resolve makes an http sink look names up elsewhere, under the guard of env.
@@ -17,7 +16,7 @@ func Resolve(s Sink, env Env, r *net.Resolver) {
 // Trust makes an https sink believe the authorities of pool, in place of the
 // machine's.
 func Trust(s Sink, pool *x509.CertPool) {
-	s.(*httpSink).transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	s.(*httpSink).transport.(transport).TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
 // Fast tells whether an http sink has the fast way of plain HTTP.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -104,7 +105,7 @@ func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
 		structured: s.Mode == modeStructured,
 		maxAnswer:  int(s.MaxAnswer),
 		header:     http.Header{"User-Agent": {userAgent()}},
-		transport:  newRoundTripper(s.URL, s.reach(env), files),
+		transport:  newCarrier(s.URL, s.reach(env), files),
 		signer:     newStandardSigner(s.Sign),
 		secrets:    s.secrets(),
 		help:       s.help(),
@@ -115,6 +116,11 @@ func (s *HTTP) Open(_ context.Context, env Env) (Sink, error) {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
 	s.address(sink)
+	if wire, ok := sink.transport.(*wire); ok && sink.credential == nil && sink.signer == nil {
+		m := new(message)
+		m.begin(sink.request, sink.header)
+		sink.wire, sink.common = wire, m.bytes
+	}
 	sink.consent = newConsent(s.Consent, sink.askConsent)
 	sink.warmer = newWarmer(s.KeepWarm, env, sink.keepWarm(s.KeepWarm))
 	return sink, nil
@@ -220,22 +226,34 @@ type httpSink struct {
 	maxAnswer  int
 	secrets    [][]byte
 	help       string // what to do when it does not take the credentials
-	transport  roundTripper
+	transport  carrier
 	signer     standardSigner // of these, nil is none
 	credential credential
-	consent    *consent
-	warmer     *warmer
-	log        *slog.Logger
-	leaseless  *sync.Once // of the hint that leaseIn logs
+	// wire is transport where all of a request is known before it is sent, and common is
+	// what all of them begin with. With credentials or a signature wire is nil.
+	wire      *wire
+	common    []byte
+	consent   *consent
+	warmer    *warmer
+	log       *slog.Logger
+	leaseless *sync.Once // of the hint that leaseIn logs
 }
 
 // Deliver is Sink.Deliver.
-func (s *httpSink) Deliver(ctx context.Context, d Delivery) error {
-	return s.post(s.newRequest(ctx, d), nil)
+func (s *httpSink) Deliver(ctx context.Context, d Delivery) error { return s.attempt(ctx, d, nil) }
+
+// attempt is one attempt; see post for read.
+func (s *httpSink) attempt(ctx context.Context, d Delivery, read func(*http.Response) error) error {
+	if s.wire == nil || d.Payload != nil || d.Event.Size() > wireBodyMost/2 { // as JSON it is larger
+		return s.post(ctx, s.newRequest(ctx, d), read)
+	}
+	m := newMessage()
+	defer m.free()
+	s.write(m, d)
+	return s.post(ctx, &outgoing{Request: s.request, message: m}, read)
 }
 
-// newRequest is one attempt. Bodies are *bytes.Reader, which net/http knows: it
-// writes head and body at once, where a type of our own would cost two writes.
+// newRequest is the request of an attempt, without its body.
 // A traceparent attribute goes out as ce-traceparent and is never made the
 // traceparent header: that one is for the hop's own trace (CloudEvents
 // Distributed Tracing extension).
@@ -250,27 +268,46 @@ func (s *httpSink) newRequest(ctx context.Context, d Delivery) *outgoing {
 	} else {
 		d.Event.AppendHTTPHeader(h)
 	}
-	own := [4]string{d.ID, strconv.Itoa(d.Attempt), d.Rule, d.Sink}
-	for i, key := range [4]string{"Sluice-Delivery-Id", "Sluice-Attempt", "Sluice-Rule", "Sluice-Sink"} {
-		if own[i] != "" {
-			h[key] = own[i : i+1 : i+1]
-		}
+	for name, text := range about(&d) {
+		h[name] = []string{text}
 	}
 	if d.Payload != nil {
 		body = d.Payload.apply(req, h, body)
 	}
 	req.Header = h
-	setBody(req, body)
-	return &outgoing{req, d.ID, body}
+	return &outgoing{Request: req, id: d.ID, body: body}
 }
 
-func setBody(req *http.Request, body []byte) {
-	req.ContentLength = int64(len(body))
-	req.Body = http.NoBody
-	if len(body) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		// For HTTP/2 and for idle connections that the far side closed meanwhile.
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+// write writes what newRequest makes as the message that it becomes.
+func (s *httpSink) write(m *message, d Delivery) {
+	m.bytes = append(m.bytes, s.common...)
+	body := d.Event.Data()
+	if s.structured {
+		body = d.Event.AppendJSON(make([]byte, 0, d.Event.Size()+128))
+		m.line("Content-Type", bus.TypeStructured)
+	} else {
+		m.bytes = d.Event.AppendHTTPLines(m.bytes)
+	}
+	for name, text := range about(&d) {
+		m.line(name, text)
+	}
+	m.body(body)
+}
+
+// about are the headers of a delivery itself.
+func about(d *Delivery) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		headers := [...][2]string{
+			{"Sluice-Delivery-Id", d.ID}, {"Sluice-Attempt", strconv.Itoa(d.Attempt)}, {"Sluice-Rule", d.Rule}, {"Sluice-Sink", d.Sink},
+		}
+		for _, h := range headers {
+			if h[1] != "" && !yield(h[0], h[1]) {
+				return
+			}
+		}
+		if l := d.Ask.Lease; l != nil {
+			_ = yield(headerCallback, l.URL) && yield(headerLeaseToken, l.Token)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 // does there.
 func (s *httpSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, error) {
 	var answer []byte
-	err := s.post(s.newBatch(ctx, ds), func(res *http.Response) (err error) {
+	err := s.post(ctx, s.newBatch(ctx, ds), func(res *http.Response) (err error) {
 		s.leaseIn(res, false, "a lease is of one event: leave batch out, and write lease")
 		answer, err = readBatchAnswer(res.Body, s.maxAnswer)
 		return err
@@ -83,8 +83,7 @@ func (s *httpSink) newBatch(ctx context.Context, ds []Delivery) *outgoing {
 	h["Sluice-Sink"] = []string{ds[0].Sink}
 	h["Sluice-Batch"] = []string{strconv.Itoa(len(ds))}
 	req.Header = h
-	setBody(req, body)
-	return &outgoing{req, batchID(ds), body}
+	return &outgoing{Request: req, id: batchID(ds), body: body}
 }
 
 var errItemFailed = errors.New("the function reported the event as failed")

@@ -1,7 +1,9 @@
 package sinks
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -11,10 +13,27 @@ import (
 	"sluice/config/value"
 )
 
-// roundTripper sends requests on connections of its own.
-type roundTripper interface {
-	http.RoundTripper
+// carrier sends requests on connections of its own.
+type carrier interface {
+	// carry sends a request, which has no body yet, with that body.
+	carry(req *http.Request, body []byte) (*http.Response, error)
 	CloseIdleConnections()
+}
+
+// transport is the carrier of net/http, and of HTTP/2 and TLS.
+type transport struct{ *http.Transport }
+
+// carry is carrier.carry. Bodies are *bytes.Reader, which net/http knows: it writes
+// head and body at once, where a type of our own would cost two writes.
+func (t transport) carry(req *http.Request, body []byte) (*http.Response, error) {
+	req.ContentLength = int64(len(body))
+	req.Body = http.NoBody
+	if len(body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		// For HTTP/2 and for idle connections that the far side closed meanwhile.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	}
+	return t.RoundTrip(req)
 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -23,10 +42,10 @@ func newDialer(env Env) *net.Dialer {
 	return &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second, Control: env.guard}
 }
 
-// newRoundTripper is one sink's own pool of connections, so that one sink cannot
+// newCarrier is one sink's own pool of connections, so that one sink cannot
 // use up another's. Without traffic it is some memory and no goroutine. files may
 // be nil.
-func newRoundTripper(to value.URL, env Env, files *tlsFiles) roundTripper {
+func newCarrier(to value.URL, env Env, files *tlsFiles) carrier {
 	dialer := newDialer(env)
 	if to.Scheme == "http" {
 		port := to.Port()
@@ -34,10 +53,10 @@ func newRoundTripper(to value.URL, env Env, files *tlsFiles) roundTripper {
 			port = "80"
 		}
 		return &wire{
-			dial: dialer.DialContext, addr: net.JoinHostPort(to.Hostname(), port), large: newTransport(dialer, nil),
+			dial: dialer.DialContext, addr: net.JoinHostPort(to.Hostname(), port), large: transport{newTransport(dialer, nil)},
 		}
 	}
-	return newTransport(dialer, files)
+	return transport{newTransport(dialer, files)}
 }
 
 func newTransport(dialer *net.Dialer, files *tlsFiles) *http.Transport {

@@ -115,12 +115,12 @@ func newOAuth(s *HTTPOAuth2, env Env) (*oauth, error) {
 }
 
 // bounded cuts off answers that are no token by their size.
-type bounded struct{ roundTripper }
+type bounded struct{ *http.Transport }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Header.Set("User-Agent", userAgent())
 	r.Header.Set("Accept", "application/json")
-	res, err := b.roundTripper.RoundTrip(r)
+	res, err := b.Transport.RoundTrip(r)
 	if err == nil {
 		res.Body = struct {
 			io.Reader

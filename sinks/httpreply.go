@@ -25,12 +25,7 @@ const (
 // CloudEvent, in binary, structured or batch mode, holds events. One with status
 // 202 and Sluice-Lease asks for a lease.
 func (s *httpSink) DeliverReply(ctx context.Context, d Delivery) (a Answer, err error) {
-	req := s.newRequest(ctx, d)
-	if l := d.Ask.Lease; l != nil {
-		req.Header[headerCallback] = []string{l.URL}
-		req.Header[headerLeaseToken] = []string{l.Token}
-	}
-	err = s.post(req, func(res *http.Response) error {
+	err = s.attempt(ctx, d, func(res *http.Response) error {
 		a.Status, a.ContentType = res.StatusCode, res.Header.Get("Content-Type")
 		if lease := s.leaseIn(res, d.Ask.Lease != nil, "write lease beside http, with the most time that it may take"); lease != "" {
 			if a.Lease, err = leaseOf(lease); err != nil {

@@ -15,14 +15,16 @@ type outgoing struct {
 	*http.Request
 	id   string // of the delivery, or of the batch
 	body []byte
+	// message is all of the request, when it is there: nothing is added to it, and
+	// Request is what all requests have in common.
+	message *message
 }
 
 // post sends a request, and gives a good answer to read, which may be nil. It
 // returns the error of that, or the one that an answer or its absence means.
-func (s *httpSink) post(o *outgoing, read func(*http.Response) error) error {
+func (s *httpSink) post(ctx context.Context, o *outgoing, read func(*http.Response) error) error {
 	s.warmer.touch()
 	defer s.warmer.touch()
-	ctx := o.Context()
 	var word *given
 	if s.consent != nil {
 		var err error
@@ -33,7 +35,7 @@ func (s *httpSink) post(o *outgoing, read func(*http.Response) error) error {
 	if s.signer != nil {
 		s.signer.put(o, time.Now()) // after all waiting: the far side looks at the time
 	}
-	res, err := s.send(o)
+	res, err := s.send(ctx, o)
 	if err != nil {
 		if s.consent != nil && ctx.Err() == nil {
 			s.consent.given.drop(word) // the connection is lost: who answers next may be another
@@ -55,16 +57,15 @@ func unreachable(err error) error {
 
 // send sends a request with the sink's credentials, and once more with fresh ones
 // when the far side did not take those.
-func (s *httpSink) send(o *outgoing) (*http.Response, error) {
+func (s *httpSink) send(ctx context.Context, o *outgoing) (*http.Response, error) {
 	for renewed := false; ; renewed = true {
 		if s.credential != nil {
 			if err := s.credential.put(o.Request, o.body); err != nil {
 				return nil, err
 			}
 		}
-		res, err := s.transport.RoundTrip(o.Request)
+		res, err := s.carry(ctx, o)
 		if err != nil {
-			ctx := o.Context()
 			if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 				err = fmt.Errorf("%w: %w", cause, err)
 			}
@@ -74,9 +75,15 @@ func (s *httpSink) send(o *outgoing) (*http.Response, error) {
 			return res, nil
 		}
 		s.drain(res)
-		o.Request = o.Clone(o.Context()) // what the transport still holds stays as it is
-		setBody(o.Request, o.body)
+		o.Request = o.Clone(ctx) // what the transport still holds stays as it is
 	}
+}
+
+func (s *httpSink) carry(ctx context.Context, o *outgoing) (*http.Response, error) {
+	if o.message != nil {
+		return s.wire.send(ctx, o.message, nil)
+	}
+	return s.transport.carry(o.Request, o.body)
 }
 
 // bare sends a request without an event.
@@ -90,8 +97,7 @@ func (s *httpSink) bare(ctx context.Context, method, path string, header http.He
 	}
 	req.Header = maps.Clone(s.header)
 	maps.Copy(req.Header, header)
-	setBody(req, nil)
-	return s.send(&outgoing{Request: req})
+	return s.send(ctx, &outgoing{Request: req})
 }
 
 // askConsent is the question of consent.

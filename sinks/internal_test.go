@@ -129,7 +129,7 @@ func TestHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	sink := opened.(*httpSink)
-	sink.transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+	sink.transport.(transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
 	e, err := bus.NewEvent([]bus.Attr{{Name: "id", Value: "1"}, {Name: "source", Value: "/s"}, {Name: "type", Value: "t"}}, []byte("{}"))
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
-func must(t *testing.T) func(*url.URL, error) *url.URL {
+func must(t testing.TB) func(*url.URL, error) *url.URL {
 	return func(u *url.URL, err error) *url.URL {
 		t.Helper()
 		if err != nil {

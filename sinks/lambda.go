@@ -114,7 +114,7 @@ func (s *Lambda) Open(ctx context.Context, env Env) (Sink, error) {
 			request: &http.Request{
 				Method: http.MethodPost, URL: &target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 			},
-			where: target.Host, maxAnswer: lambdaAnswer, secrets: longest(s.Secrets()), transport: newRoundTripper(endpoint, env, nil),
+			where: target.Host, maxAnswer: lambdaAnswer, secrets: longest(s.Secrets()), transport: newCarrier(endpoint, env, nil),
 			credential: &signer{signer: v4.NewSigner(), credentials: cfg.Credentials, region: cfg.Region, service: "lambda"},
 		},
 		function: s.Function, wait: s.Invocation == invokeAndWait, eventBridge: s.Payload == payloadEventBridge,

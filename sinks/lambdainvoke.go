@@ -106,8 +106,7 @@ func (s *lambdaSink) invoke(ctx context.Context, payload []byte, about string, r
 			req.Header[headerContext] = []string{about}
 		}
 	}
-	setBody(req, payload)
-	res, err := s.http.send(&outgoing{Request: req, body: payload})
+	res, err := s.http.send(ctx, &outgoing{Request: req, body: payload})
 	if err != nil {
 		return nil, unreachable(err)
 	}

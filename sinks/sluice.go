@@ -155,7 +155,7 @@ func (s *sluiceSink) DeliverBatch(ctx context.Context, ds []Delivery) ([]error, 
 func (s *sluiceSink) post(ctx context.Context, ds []Delivery) ([]error, error) {
 	var answer []byte
 	status := 0
-	refused := s.plain.post(s.plain.newBatch(ctx, ds), func(res *http.Response) (err error) {
+	refused := s.plain.post(ctx, s.plain.newBatch(ctx, ds), func(res *http.Response) (err error) {
 		status = res.StatusCode
 		answer, err = io.ReadAll(io.LimitReader(res.Body, maxSluiceAnswer))
 		return err

@@ -34,18 +34,18 @@ func TestWireUsedAgain(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "taken") }))
 	t.Cleanup(srv.Close)
 	var dialed []*deadlineConn
-	w := &wire{addr: srv.Listener.Addr().String(), large: http.DefaultTransport.(*http.Transport), dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	w := &wire{addr: srv.Listener.Addr().String(), large: transport{http.DefaultTransport.(*http.Transport)}, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		dialed = append(dialed, &deadlineConn{Conn: c})
 		return dialed[len(dialed)-1], err
 	}}
 	send := func(ctx context.Context) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL, strings.NewReader("event"))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := w.RoundTrip(req)
+		res, err := w.carry(req, []byte("event"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,11 +70,11 @@ func TestWireUsedAgain(t *testing.T) {
 	}
 	over, end = context.WithCancel(t.Context())
 	end()
-	req, err := http.NewRequestWithContext(over, http.MethodPost, srv.URL, http.NoBody)
+	req, err := http.NewRequestWithContext(over, http.MethodPost, srv.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.RoundTrip(req); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
+	if _, err := w.carry(req, []byte("event")); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
 		t.Errorf("a request whose context has ended: %v, want that it was canceled", err)
 	}
 }
@@ -102,16 +102,16 @@ func TestWireCut(t *testing.T) {
 			t.Cleanup(srv.Close)
 			defer close(release)
 			dials := 0
-			w := &wire{addr: srv.Listener.Addr().String(), large: http.DefaultTransport.(*http.Transport), dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			w := &wire{addr: srv.Listener.Addr().String(), large: transport{http.DefaultTransport.(*http.Transport)}, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				dials++
 				return new(net.Dialer).DialContext(ctx, network, addr)
 			}}
 			send := func(ctx context.Context, path string) error {
-				req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+path, http.NoBody)
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+path, nil)
 				if err != nil {
 					return err
 				}
-				res, err := w.RoundTrip(req)
+				res, err := w.carry(req, []byte("event"))
 				if err != nil {
 					return err
 				}
