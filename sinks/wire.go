@@ -17,8 +17,8 @@ import (
 // wire is the way of plain HTTP/1.1 requests. http.Transport hands each request to
 // a goroutine that writes and each answer from one that reads; here the caller
 // does both on a connection that is its own for the time. Everything else is
-// net/http's: the dialer and the form of the answer. A delivery takes about half the
-// CPU of one over http.Transport.
+// net/http's: the dialer and the form of the answer. That saves goroutine switches,
+// system calls and nearly all the memory of a request.
 type wire struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	addr string // host and port
