@@ -156,9 +156,11 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request, e bus.Event) {
 	h.buffers.Put(buf)
 }
 
-// store publishes one event. The problem is nil when it is durable.
+// store publishes one event. The problem is nil when it is durable. A sender that goes
+// away does not end the wait: the store answers within its own time, the event is
+// counted as what became of it, and to watch each request costs as much as to wait.
 func (h *handler) store(ctx context.Context, e bus.Event) (bus.Result, *problem) {
-	results, err := h.pub.Publish(ctx, e)
+	results, err := h.pub.Publish(context.WithoutCancel(ctx), e)
 	if err := faultOf(results, err, 0); err != nil {
 		return bus.Result{}, badStore(ctx, err)
 	}

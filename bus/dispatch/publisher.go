@@ -84,10 +84,14 @@ func (p *publisher) Publish(ctx context.Context, events ...bus.Event) ([]bus.Res
 			}
 		}
 	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		return c.abandon(ctx) // the writer still reads the records
+	if gone := ctx.Done(); gone == nil {
+		<-c.done // the writer answers every write
+	} else {
+		select {
+		case <-c.done:
+		case <-gone:
+			return c.abandon(ctx) // the writer still reads the records
+		}
 	}
 	if *buffer = records; cap(records) <= keptRecords {
 		p.records.Put(buffer)
