@@ -136,8 +136,8 @@
 //	an acknowledgement      bus/jetstream TestFsyncBeforeAck, under strace: none without an fsync; and cmd/sluice
 //	without a sync          TestProcessIngestFsync, the whole program at 64 connections: each of 640 answers after
 //	                        an fsync of its own event, of which there were 34
-//	a clock set by 1 h,     faults_clock_test.go: retries and Retry-After wait no longer than they were meant to;
-//	running or stopped      dedup keeps its window; retention takes nothing that is not settled. Set forward, what
+//	a clock set by 1 h,     faults_clock_test.go; over the store of files faults_clockstore_test.go: retries and
+//	running or stopped      Retry-After wait no longer than they were meant to; dedup keeps its window; retention takes nothing that is not settled. Set forward, what
 //	                        fails next may be past its max_age: a dead letter, "expired"; and after a restart
 //	                        dedup takes the hour for passed
 //	20 ways of a far side   sinks TestHTTPRogues, over http and https: silence, garbage, an echo, resets, 1 GiB, heads

@@ -200,8 +200,9 @@ func TestRate(t *testing.T) {
 // to a half of what it is given, and all of that only after a while.
 func TestSlowStart(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ broken, restart bool }{
-		"after the breaker": {broken: true}, "after a pause": {}, "after a pause and a restart": {restart: true},
+	for name, c := range map[string]struct{ broken, restart, resume bool }{
+		"after the breaker": {broken: true}, "when the breaker is closed by hand": {broken: true, resume: true},
+		"after a pause": {}, "after a pause and a restart": {restart: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -228,7 +229,7 @@ func TestSlowStart(t *testing.T) {
 					t.Fatalf("the sink is %s", s.State)
 				}
 				f.fail(nil)
-				if !c.broken {
+				if !c.broken || c.resume {
 					if err := d.Resume(t.Context(), "f"); err != nil {
 						t.Fatal(err)
 					}

@@ -275,6 +275,9 @@ func (d *Dispatcher) hold(ctx context.Context, sink string, h *Hold) error {
 	defer l.mu.Unlock()
 	l.hold = h
 	if h == nil {
+		if l.breaker.open { // it has a backlog, and nobody knows yet that it is well
+			l.pace.restart()
+		}
 		l.breaker = breaker{}
 	}
 	l.refresh()

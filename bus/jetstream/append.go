@@ -105,7 +105,7 @@ func (s *stream) acknowledgement(ctx context.Context, e *engine, call *call, ack
 func (s *stream) send(e *engine, token string, pack []byte, take func(*nats.Msg) bool) (*call, error) {
 	s.order.Lock()
 	defer s.order.Unlock()
-	now := time.Now()
+	now := s.log.opts.Clock()
 	if now.Before(s.time) {
 		now = s.time
 	}

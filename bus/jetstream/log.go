@@ -37,6 +37,8 @@ type Options struct {
 	Inspect bool
 	// Log hears of everything worth knowing, slog.Default if nil.
 	Log *slog.Logger
+	// Clock stamps the packs; nil is time.Now.
+	Clock func() time.Time
 }
 
 const (
@@ -142,6 +144,9 @@ func (o *Options) complete() error {
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	return nil
 }

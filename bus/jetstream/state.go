@@ -71,7 +71,7 @@ func (t *table) put(ctx context.Context, e *engine, key string, pack []byte) err
 	t.writing.RLock()
 	defer t.writing.RUnlock()
 	t.order.Lock()
-	now := time.Now()
+	now := t.log.opts.Clock()
 	if !now.After(t.time) {
 		now = t.time.Add(1) // no two packs are of one time, whatever the clock says
 	}
