@@ -226,8 +226,8 @@ func TestProcessRogueSinks(t *testing.T) {
 	p.kill()
 }
 
-// TestProcessManyConnections opens many more connections than the limit, all of
-// which stay open: each gets an answer to its one event.
+// TestProcessManyConnections opens 10,000 connections which their clients keep, all at
+// the same time or many more than the limit: each gets an answer to its one event.
 func TestProcessManyConnections(t *testing.T) {
 	t.Parallel()
 	var limit syscall.Rlimit
@@ -237,7 +237,14 @@ func TestProcessManyConnections(t *testing.T) {
 	limit.Cur = limit.Max
 	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	n := min(scale(1_000, 10_000), int(limit.Cur)-2_000)
-	most := n * 2 / 5 // 4,096 of 10,000, about
+	connect(t, n, n+100, 350)
+	connect(t, n, n*2/5, 300)
+}
+
+// connect lets n clients publish an event each and keep their connection, where there
+// may be most, and megabytes of memory.
+func connect(t *testing.T, n, most int, megabytes int64) {
+	t.Helper()
 	f := newFunction(t, nil)
 	p := newProgram(t, t.TempDir(), "", "sinks:\n"+sinkYAML("f", f.URL, "")+fmt.Sprintf(everythingTo, "f"))
 	p.change("drain_timeout: 2s", fmt.Sprintf("drain_timeout: 2s, limits: {connections: %d}", most))
@@ -277,8 +284,11 @@ func TestProcessManyConnections(t *testing.T) {
 	if failed.Load() > int64(n)/100 || int64(f.distinct()) > int64(n) {
 		t.Errorf("%d of %d clients got no answer", failed.Load(), n)
 	}
-	if memory > 300<<20 {
+	if memory > megabytes<<20 {
 		t.Errorf("%d MB of memory", memory>>20)
+	}
+	if evicted := m["sluice_http_connections_evicted_total"]; (evicted > 0) != (most < n) {
+		t.Errorf("%v connections were closed for others", evicted)
 	}
 	p.settled(30 * time.Second)
 	p.stop()
