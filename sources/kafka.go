@@ -37,7 +37,7 @@ type Kafka struct {
 	Source         string            `yaml:"source" doc:"The source of such events; the topic is appended. Default: kafka:// and the id of the cluster."`
 	ContentType    string            `yaml:"content_type" doc:"The datacontenttype of such events. Default: the header content-type; else application/json for JSON and application/octet-stream for the rest."`
 	Headers        map[string]string `yaml:"headers" doc:"Headers that become attributes of such events, by name, such as X-Tenant: tenant; what is no text becomes base64. One whose name is that of an extension attribute already is kept under it, the others are left out."`
-	MaxBytes       value.Bytes       `yaml:"max_bytes" doc:"How much one fetch may bring. At most five such fetches are in memory; a batch of the broker that is larger is taken whole."`
+	MaxBytes       value.Bytes       `yaml:"max_bytes" doc:"How much one fetch may bring, as records in memory: how well they are compressed is taken from the batches before. At most five such fetches are in memory; a batch of the broker that is larger is taken whole."`
 	SessionTimeout value.Duration    `yaml:"session_timeout" doc:"How long the broker waits for a sign of life before others get the partitions."`
 }
 
@@ -148,7 +148,7 @@ func (s *Kafka) consumer() []kgo.Opt {
 		// read all of it again rather than skip any: the ids stay the same.
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.KeepRetryableFetchErrors(), // a topic that was created anew shows in these only
-		kgo.FetchMaxBytes(most), kgo.FetchMaxPartitionBytes(min(most, 1<<20)), kgo.MaxConcurrentFetches(kafkaFetches),
+		kgo.MaxConcurrentFetches(kafkaFetches),
 		kgo.BrokerMaxReadBytes(max(100<<20, 2*min(most, kafkaReadMost/2))), kgo.MaxDecompressBatchBytes(kafkaDecompress),
 		kgo.FetchMaxWait(time.Second),
 		kgo.SessionTimeout(time.Duration(s.SessionTimeout)), kgo.RebalanceTimeout(kafkaRebalance),
@@ -182,6 +182,7 @@ func (s *kafkaSource) Run(ctx context.Context, pub bus.Publisher) error {
 	if s.anew.Load() {
 		opts = append(opts, kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
 	}
+	opts = append(opts, newKafkaFetch(s.settings.MaxBytes).options()...)
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
