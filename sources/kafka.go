@@ -37,7 +37,7 @@ type Kafka struct {
 	Source         string            `yaml:"source" doc:"The source of such events; the topic is appended. Default: kafka:// and the id of the cluster."`
 	ContentType    string            `yaml:"content_type" doc:"The datacontenttype of such events. Default: the header content-type; else application/json for JSON and application/octet-stream for the rest."`
 	Headers        map[string]string `yaml:"headers" doc:"Headers that become attributes of such events, by name, such as X-Tenant: tenant; what is no text becomes base64. One whose name is that of an extension attribute already is kept under it, the others are left out."`
-	MaxBytes       value.Bytes       `yaml:"max_bytes" doc:"How much one fetch may bring, as records in memory: how well they are compressed is taken from the batches before. At most five such fetches are in memory; a batch of the broker that is larger is taken whole."`
+	MaxBytes       value.Bytes       `yaml:"max_bytes" doc:"How much one fetch may bring. Of what is compressed, less is asked for, so that it becomes about twice that in memory at the most, going by the batches before. At most five such fetches are in memory; a batch of the broker that is larger is taken whole."`
 	SessionTimeout value.Duration    `yaml:"session_timeout" doc:"How long the broker waits for a sign of life before others get the partitions."`
 }
 

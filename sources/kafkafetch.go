@@ -8,12 +8,12 @@ import (
 	"sluice/config/value"
 )
 
-// kafkaFetch keeps what one fetch brings near max_bytes in memory. The broker counts
-// bytes as they are stored, which is compressed: it sends as many of them as it was
-// asked for, whatever they become here, and the client unpacks all of a fetch at once.
-// So fewer are asked for the better they are compressed, going by the batches that came
-// last: at once where they grow more than those before, and bit by bit where less, as
-// topics differ. What nobody has seen yet may grow most, so the first fetch is small.
+// kafkaFetch bounds what one fetch becomes in memory. The broker counts bytes as they
+// are stored, which is compressed: it sends as many of them as it was asked for,
+// whatever they become here, and the client unpacks all of a fetch at once. So less is
+// asked for the better it is compressed, going by the batches that came last: at once
+// where they grow more than those before, and bit by bit where less, as topics differ.
+// What nobody has seen yet may grow most, so the first fetch is small.
 type kafkaFetch struct {
 	most int32 // max_bytes
 
@@ -23,11 +23,12 @@ type kafkaFetch struct {
 }
 
 const (
-	kafkaFetchPart   = 1 << 20 // the most of one partition
-	kafkaFetchLeast  = 1 << 10 // the broker sends a whole batch all the same
-	kafkaFetchGrowth = 256     // is expected of what nobody has seen yet
-	kafkaFetchBatch  = 0.1     // how much a batch counts that grows less than expected
-	kafkaRecordSize  = 176     // of a record in memory beside its bytes
+	kafkaFetchPart     = 1 << 20 // the most of one partition
+	kafkaFetchLeast    = 1 << 10 // the broker sends a whole batch all the same
+	kafkaFetchUnpacked = 2       // times max_bytes it may become: smaller fetches are slower
+	kafkaFetchGrowth   = 256     // is expected of what nobody has seen yet
+	kafkaFetchBatch    = 0.3     // how much a batch counts that grows less than expected
+	kafkaRecordSize    = 176     // of a record in memory beside its bytes
 )
 
 func newKafkaFetch(most value.Bytes) *kafkaFetch {
@@ -42,7 +43,7 @@ func (f *kafkaFetch) options() []kgo.Opt {
 
 // sizes are the bytes to ask for, of all partitions and of one.
 func (f *kafkaFetch) sizes() (most, partition int32) {
-	most = min(f.most, max(kafkaFetchLeast, int32(float64(f.most)/f.growth)))
+	most = min(f.most, max(kafkaFetchLeast, int32(kafkaFetchUnpacked*float64(f.most)/f.growth)))
 	return most, min(most, kafkaFetchPart)
 }
 
