@@ -198,7 +198,7 @@ func TestProcessNATS(t *testing.T) {
 	p.settled(60 * time.Second)
 	again := p.stored() - total
 	inOut := streamed(t, js, "OUT")
-	seen, repeats := checkNATS(t, sink, total)
+	seen, repeats := checkOrders(t, sink, total)
 	t.Logf("%d messages, %d kill -9 of sluice, %d of nats-server, which was stopped %d times: %d at the function and %d in the other stream, none missing; with the same id, %d were published again and %d delivered again",
 		total, kills, crashes, stops, seen, inOut, again, repeats)
 	if inOut != total {
@@ -214,9 +214,9 @@ func TestProcessNATS(t *testing.T) {
 	}
 }
 
-// checkNATS checks that every message is at the function under one id of its own, and
+// checkOrders checks that every message is at the function under one id of its own, and
 // returns how many are there, and how many came again.
-func checkNATS(t *testing.T, sink *rowSink, total int) (seen, repeats int) {
+func checkOrders(t *testing.T, sink *rowSink, total int) (seen, repeats int) {
 	t.Helper()
 	sink.mu.Lock()
 	defer sink.mu.Unlock()
